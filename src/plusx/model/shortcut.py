@@ -1,0 +1,70 @@
+"""The bypass of a block: identity, projection, zero padding, or none.
+
+Options A, B and C are those of He et al. 2015 (arXiv 1512.03385), sections 3.3 and 4.1.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from plusx.model.spec import ShortcutKind
+
+Shape = tuple[int, int, int]
+"""(channels, height, width)."""
+
+
+class ZeroPad(nn.Module):
+    """Option A: every ``stride``-th pixel, missing channels filled with zeros; no parameters.
+
+    The zeros go on both sides in equal number, as in the CIFAR nets that others have trained.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        missing = out_channels - in_channels
+        self.before, self.after = missing // 2, missing - missing // 2
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(x, (0, 0, 0, 0, self.before, self.after))
+
+
+class Projection(nn.Module):
+    """Options B and C: 1x1 convolution and norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+def make_shortcut(
+    kind: ShortcutKind, in_channels: int, out_channels: int, stride: int
+) -> nn.Module | None:
+    """The shortcut of one block; ``None`` for a plain network."""
+    changes = stride != 1 or in_channels != out_channels
+    if kind == "none":
+        return None
+    if kind == "conv-all" or (kind == "conv" and changes):
+        return Projection(in_channels, out_channels, stride)
+    if kind == "zero-pad" and changes:
+        return ZeroPad(in_channels, out_channels, stride)
+    return nn.Identity()
+
+
+def shortcut_shape(kind: ShortcutKind, shape: Shape, out_channels: int, stride: int) -> Shape:
+    """What the shortcut of that kind gives for an input of ``shape``."""
+    channels, height, width = shape
+    if kind == "identity":
+        return shape
+    # Zero padding can add channels but not take any away.
+    out = max(channels, out_channels) if kind == "zero-pad" else out_channels
+    return out, -(-height // stride), -(-width // stride)

@@ -1,0 +1,91 @@
+"""Device, precision, seeds, processes: the only file that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from plusx.errors import UsageError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is among how many (as ``torchrun`` states it)."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that writes files and talks to the user."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """Rank and world size from the environment; one process where it says nothing."""
+    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto | cpu | cuda[:i] | mps`` into a device that is really there.
+
+    Raises:
+        UsageError: the device is unknown or absent.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda[:N], mps") from error
+    present = {"cpu": True, "cuda": torch.cuda.is_available(),
+               "mps": torch.backends.mps.is_available()}  # fmt: skip
+    if not present.get(device.type, False):
+        raise UsageError(f"--device {name!r} is not available on this machine; use --device cpu")
+    return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The fastest dtype whose range equals float32's: bfloat16 where it is native, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """Turn ``auto | float32 | bfloat16 | float16`` into a dtype.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
+    if name == "auto":
+        return fast_dtype(device)
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name!r} is not one of auto, {', '.join(PRECISIONS)}")
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries we call may use the global generator)
+    torch.manual_seed(seed)
+
+
+def cpu_count() -> int:
+    """Cores this process may use (its affinity, not the machine's total)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
