@@ -22,13 +22,18 @@ class Head(nn.Module):
         self.fc = nn.Linear(features, classes)
 
     def pool(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps of (N, C_i, H_i, W_i) -> features (N, sum of C_i)."""
-        return torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1)
+        """Maps of (N, C_i, H_i, W_i) -> features (N, sum of C_i), at least float32."""
+        return torch.cat([average(m) for m in maps], dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C) -> logits (N, classes)."""
-        logits: Tensor = self.fc(features)
+        logits: Tensor = self.fc(features.to(self.fc.weight.dtype))
         return logits
+
+
+def average(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> mean over pixels (N, C), summed and kept in float32 for half precision."""
+    return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
 
 
 class ResNet(nn.Module):

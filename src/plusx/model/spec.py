@@ -136,7 +136,7 @@ class ResNetSpec:
         if unknown := sorted(set(fields) - known):
             legal = ", ".join(sorted(known))
             raise SpecError(f"unknown field {', '.join(unknown)}; known: {legal}")
-        fields = {"name": "custom"} | fields
+        fields = dict[str, Any](name="custom") | fields
         if missing := [name for name in ("block", "depths", "widths") if name not in fields]:
             raise SpecError(f"missing field {', '.join(missing)}")
         return cls(**fields)

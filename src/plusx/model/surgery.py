@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx.errors import UsageError
-from plusx.model.resnet import ResNet
+from plusx.model.resnet import ResNet, average
 
 
 def replace_head(model: ResNet, classes: int) -> None:
@@ -86,13 +86,13 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> activation (N, C', H', W') and pooled features (N, P), P often 0."""
         x = self.stem(x)
-        pooled = [x.new_zeros(len(x), 0)]
+        pooled = [average(x[:, :0])]
         for index, stage in enumerate(self.stages):
             x = stage(x)
             done = index < len(self.stages) - 1 or self.complete
             # The activation at the split itself is pooled by the trunk when its stage is complete.
             if done and index >= self.total - self.feature_stages:
-                pooled.append(x.mean(dim=(2, 3)))
+                pooled.append(average(x))
         return x, torch.cat(pooled, dim=1)
 
 
@@ -109,14 +109,17 @@ class Top(nn.Module):
         self.head = model.head
         self.feature_stages = model.spec.feature_stages
 
-    def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """(N, C', H', W') and (N, P) -> logits (N, classes)."""
+    def features(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """(N, C', H', W') and (N, P) -> features (N, C)."""
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        features = [pooled, *(m.mean(dim=(2, 3)) for m in maps[-self.feature_stages :])]
-        logits: Tensor = self.head(torch.cat(features, dim=1))
+        return torch.cat([pooled, *map(average, maps[-self.feature_stages :])], dim=1)
+
+    def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """(N, C', H', W') and (N, P) -> logits (N, classes)."""
+        logits: Tensor = self.head(self.features(x, pooled))
         return logits
 
 

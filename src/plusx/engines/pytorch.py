@@ -1,0 +1,55 @@
+"""The torch engine: BatchNorm folded, channels last, in the precision asked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from plusx.engines.protocol import Outputs
+from plusx.model.resnet import ResNet
+from plusx.model.surgery import fold_batchnorm, split_trunk
+
+
+class TorchEngine:
+    """Runs a copy of ``model``; later changes to ``model`` do not reach it.
+
+    Args:
+        model: the network.
+        device: where to run.
+        dtype: of weights and activations; pooling and head always run in float32.
+        top_blocks: how many last blocks ``trunk`` leaves to ``top``.
+    """
+
+    def __init__(
+        self,
+        model: ResNet,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        top_blocks: int = 0,
+    ) -> None:
+        folded = fold_batchnorm(model).to(device=device, dtype=dtype)
+        folded = folded.to(memory_format=torch.channels_last)
+        folded.head.float()
+        self.device, self.dtype = device, dtype
+        self._trunk, self._top = split_trunk(folded, top_blocks)
+
+    @torch.inference_mode()
+    def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float32 -> activation (N, C', H', W') in ``dtype``, pooled features (N, P).
+
+        Both stay on the engine's device.
+        """
+        images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
+        activation, pooled = self._trunk(images)
+        return activation, pooled
+
+    @torch.inference_mode()
+    def top(self, activation: Tensor, pooled: Tensor) -> Outputs:
+        """What ``trunk`` gave -> outputs."""
+        features = self._top.features(activation, pooled)
+        return Outputs(self._top.head(features).cpu(), features.cpu())
+
+    def run(self, images: Tensor) -> Outputs:
+        """Preprocessed images (N, C, H, W) float32 -> their outputs."""
+        return self.top(*self.trunk(images))

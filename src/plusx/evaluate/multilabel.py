@@ -1,0 +1,121 @@
+"""Figures where an image may have any number of classes (task ``multi``)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx.evaluate.intervals import (
+    Figure,
+    Floats,
+    Ints,
+    bootstrap_mean,
+    design_effects,
+    effective_sizes,
+    group_numbers,
+    proportion,
+)
+from plusx.evaluate.metrics import ClassFigures, Evaluation, from_jaccard, why_undefined
+from plusx.evaluate.predictions import Predictions
+
+Marks = npt.NDArray[np.bool_]
+
+
+def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
+    """Average precision per class and its mean; precision, recall and F1 at probability 0.5.
+
+    ``nll`` is binary cross-entropy in nats, mean over images and classes. An average precision is
+    held to vary as a proportion of the class's positives (Boyd, Eng & Page 2013, "Area under the
+    Precision-Recall Curve: Point Estimates and Confidence Intervals", section 3.2), of its positive
+    groups where there are groups.
+    """
+    truth: Marks = predictions.targets
+    called: Marks = predictions.logits > 0
+    groups = group_numbers(predictions.groups)
+    units = np.arange(len(truth), dtype=np.int64) if groups is None else groups
+    present = truth.any(axis=0)
+    per_class = tuple(
+        _one_class(name, truth[:, i], called[:, i], predictions.logits[:, i], units)
+        for i, name in enumerate(predictions.classes)
+    )
+    losses = np.logaddexp(0.0, np.where(truth, -1.0, 1.0) * predictions.logits).mean(axis=1)
+    undefined = why_undefined(per_class)
+    figures: dict[str, Figure | None] = dict.fromkeys(
+        ("mean_average_precision", "macro_precision", "macro_recall", "macro_f1")
+    )
+    if present.any():
+        figures["mean_average_precision"] = _mean_average_precision(per_class, len(set(units)))
+        for name in ("precision", "recall", "f1"):
+            figures[f"macro_{name}"] = _macro(truth[:, present], called[:, present], name, units)
+    else:
+        undefined |= dict.fromkeys(figures, "no image has any class")
+    figures["nll"] = bootstrap_mean(losses.astype(np.float64), groups=groups, seed=seed)
+    return Evaluation(
+        n=len(predictions),
+        task="multi",
+        classes=predictions.classes,
+        figures=figures,
+        per_class=per_class,
+        confusion=None,
+        absent=tuple(np.array(predictions.classes, dtype=object)[~present]),
+        undefined=undefined,
+    )
+
+
+def _one_class(
+    name: str, truth: Marks, called: Marks, logits: npt.NDArray[np.float32], units: Ints
+) -> ClassFigures:
+    from sklearn.metrics import average_precision_score
+
+    if not truth.any():
+        return ClassFigures(name, 0, None, None, None)
+    right = truth & called
+    jaccard = _share(right, truth | called, units)
+    average = float(average_precision_score(truth, logits))
+    return ClassFigures(
+        name=name,
+        support=int(truth.sum()),
+        precision=_share(right, called, units),
+        recall=_share(right, truth, units),
+        f1=None if jaccard is None else from_jaccard(jaccard),
+        average_precision=proportion(average, len(np.unique(units[truth]))),
+    )
+
+
+def _share(success: Marks, among: Marks, units: Ints) -> Figure | None:
+    if not among.any():
+        return None
+    subset = np.zeros(int(among.sum()), dtype=np.int64)
+    size = effective_sizes(success[among], subset, 1, units[among])[0]
+    return proportion(float(success[among].mean()), float(size))
+
+
+def _mean_average_precision(per_class: tuple[ClassFigures, ...], units: int) -> Figure:
+    """Classes count as independent, but never for more than the sampled images (or groups)."""
+    parts = [one for one in per_class if one.average_precision is not None]
+    values = [one.average_precision.value for one in parts if one.average_precision is not None]
+    spread = sum(1.0 / one.support for one in parts)
+    return proportion(float(np.mean(values)), min(len(parts) ** 2 / spread, float(units)))
+
+
+def _macro(truth: Marks, called: Marks, name: str, units: Ints) -> Figure:
+    """The mean over classes; the marks of one image (or group) over all classes vary together."""
+    by_true, by_called = {"recall": (1, 0), "precision": (0, 1), "f1": (1, 1)}[name]
+    both = by_true + by_called
+    parts = by_true * truth.astype(np.float64) + by_called * called
+    hits = both * (truth & called).astype(np.float64)
+    size, total = parts.sum(axis=0), hits.sum(axis=0)
+    value = float((total / np.maximum(size, 1)).mean())
+    pooled = (total.sum() + 0.5) / (size.sum() + 1.0)
+    ratio: Floats = (total + 2 * pooled) / (size + 2)
+    # of F1 by the delta method: f (1 - f) (2 - f) / (tp + fn + tp + fp); of a proportion f (1 - f)
+    scale = (2 - ratio) if both == 2 else 1.0
+    variance = (ratio * (1 - ratio) * scale / np.maximum(size, 1)).sum() / len(size) ** 2
+    centre = float(ratio.mean())
+    effective = centre * (1 - centre) / variance
+    moved = (hits - ratio * parts) / np.maximum(size, 1)
+    rows, columns = np.nonzero(parts)
+    one = np.zeros(len(rows), dtype=np.int64)
+    if len(rows):
+        effective = effective / design_effects(moved[rows, columns], one, 1, units[rows])[0]
+    return proportion(value, float(effective))

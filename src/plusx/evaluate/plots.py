@@ -1,0 +1,234 @@
+"""Pictures of an evaluation as SVG text, for light and dark pages alike.
+
+The background is transparent, lines and text are mid greys, and one hue (a blue that
+colour-blind readers tell from grey) carries the data. Text stays text. The same input gives the
+same bytes. matplotlib is imported when a picture is drawn, through its object interface.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx.errors import UsageError
+from plusx.evaluate.metrics import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+ACCENT = "#2583c6"
+TEXT = "#7b8088"
+RULE = "#8a8f9855"
+Counts = npt.NDArray[np.int64]
+
+_COUNTS_UP_TO = 40  # classes: beyond this, counts in cells are too small to read
+_CELLS_UP_TO, _CONFUSED_SHOWN = 50, 40
+_BARS_UP_TO = 50
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "plusx",
+    "text.parse_math": False,  # a class may be called $5
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same layout on every machine
+    "font.size": 9.0,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": RULE,
+    "axes.titlecolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "axes.unicode_minus": False,
+}
+_FONTS = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_drawing = threading.Lock()  # matplotlib's settings belong to the whole process
+
+
+def confusion_matrix(evaluation: Evaluation) -> str:
+    """Rows true, columns predicted; the number is the count, the shade grows with its share of the
+    row, faster at first so that rare confusions show. Of more than 50 classes it shows the 40 with
+    the most errors.
+
+    Raises:
+        UsageError: the evaluation has no confusion matrix (task multi).
+    """
+    if evaluation.confusion is None:
+        raise UsageError("evaluation has no confusion matrix: it is of task 'multi'")
+    whole = evaluation.confusion
+    share = whole / np.maximum(whole.sum(axis=1, keepdims=True), 1)
+    shown = _most_confused(whole) if len(whole) > _CELLS_UP_TO else np.arange(len(whole))
+    cells = np.ix_(shown, shown)
+    k = len(shown)
+    names = [_short(evaluation.classes[i]) for i in shown]
+    cells_inches = float(np.clip(0.62 * k, 1.5, 10.0))
+    side = cells_inches + 0.5 + _inches(names)
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.add_subplot(aspect="equal", xlim=(0, k), ylim=(k, 0))
+        _draw_cells(axes, whole[cells], share[cells], min(9.0, 0.4 * 72 * cells_inches / k))
+        few = k <= 12
+        size = float(np.clip(9.0 * 30 / k, 6.0, 9.0))
+        axes.set_xticks(np.arange(k) + 0.5, names, fontsize=size, rotation=45 if few else 90,
+                        ha="right" if few else "center",
+                        rotation_mode="anchor" if few else "default")  # fmt: skip
+        axes.set_yticks(np.arange(k) + 0.5, names, fontsize=size)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if k < len(whole):
+            title = f"the {k} classes of {len(whole)} with the most errors"
+            axes.set_title(title, loc="left", fontsize=10)
+
+    return _svg(draw, (side, side))
+
+
+def _most_confused(counts: Counts) -> Counts:
+    """Class numbers, in their order, of the 40 classes with the most wrong images."""
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-errors, kind="stable")[:_CONFUSED_SHOWN])
+
+
+def _draw_cells(axes: Axes, counts: Counts, share: npt.NDArray[np.float64], size: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    k = len(counts)
+    axes.add_patch(Rectangle((0, 0), k, k, facecolor=ACCENT, alpha=0.05, linewidth=0))
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        part = float(share[row, column])
+        # No shades between: on a middle blue neither white nor grey numbers can be read.
+        many = part >= 0.2
+        shade = 0.7 + 0.3 * (part - 0.2) / 0.8 if many else 0.3 * (part / 0.2) ** 0.5
+        corner = (column, row)
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=ACCENT, alpha=shade, linewidth=0))
+        text = f"{counts[row, column]}"
+        if k <= 8:
+            text += f"\n{100 * part:.0f}%"
+        if k <= _COUNTS_UP_TO:
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size,
+                      color="#ffffff" if many else TEXT)  # fmt: skip
+
+
+def learning_curves(
+    history: Sequence[Mapping[str, float]], *, probe_top1: float | None = None
+) -> str:
+    """Training loss and validation top1 against the epoch.
+
+    Args:
+        history: one mapping per epoch with ``epoch``, ``train_loss`` and ``val_top1``.
+        probe_top1: the probe's validation top1 (fraction), drawn as a dashed line.
+
+    Raises:
+        UsageError: the history is empty or lacks one of the three.
+    """
+    if not history:
+        raise UsageError("history is empty: there is no epoch to draw")
+    series: dict[str, list[float]] = {}
+    for key in ("epoch", "train_loss", "val_top1"):
+        if any(key not in row for row in history):
+            raise UsageError(f"history lacks {key!r} in some epoch; it has {sorted(history[0])}")
+        series[key] = [float(row[key]) for row in history]
+
+    def draw(canvas: Canvas) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        loss, top1 = canvas.subplots(1, 2)
+        for axes, key, title in ((loss, "train_loss", "training loss"),
+                                 (top1, "val_top1", "validation top-1")):  # fmt: skip
+            axes.plot(series["epoch"], series[key], color=ACCENT, linewidth=1.8,
+                      marker="o" if len(history) <= 40 else None, markersize=3.5)  # fmt: skip
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_xlabel("epoch")
+            axes.set_xlim(min(series["epoch"]) - 0.5, max(series["epoch"]) + 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            _open_frame(axes, grid="y")
+        top1.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+        if probe_top1 is not None:
+            top1.axhline(probe_top1, color=TEXT, linestyle=(0, (4, 3)), linewidth=1.2)
+            top1.annotate(f"probe {100 * probe_top1:.1f}%", (1, probe_top1), (0, 3),
+                          xycoords=("axes fraction", "data"), textcoords="offset points",
+                          ha="right", va="bottom", fontsize=8)  # fmt: skip
+        top1.margins(y=0.12)
+
+    return _svg(draw, (7.6, 2.9))
+
+
+def class_f1(evaluation: Evaluation) -> str:
+    """F1 of each class with its 95% interval, worst first; of many classes the worst 50.
+
+    Raises:
+        UsageError: no class has an F1.
+    """
+    found = [(one.f1, one.name, one.support) for one in evaluation.per_class if one.f1 is not None]
+    if not found:
+        raise UsageError("evaluation has no class with an F1: there is nothing to draw")
+    found.sort(key=lambda item: (item[0].value, item[1]))
+    shown = found[:_BARS_UP_TO]
+    place = np.arange(len(shown))
+    names = [f"{_short(name)}  ({support})" for _, name, support in shown]
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.add_subplot()
+        values = np.array([f1.value for f1, _, _ in shown])
+        axes.barh(place, values, height=0.62, color=ACCENT, alpha=0.45, linewidth=0)
+        axes.hlines(place, [f1.low for f1, _, _ in shown], [f1.high for f1, _, _ in shown],
+                    color=ACCENT, linewidth=1.6)  # fmt: skip
+        axes.plot(values, place, "o", color=ACCENT, markersize=4)
+        axes.set_yticks(place, names)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_xlim(0, 1)
+        title = "F1 with 95% interval (images)"
+        if len(found) > len(shown):
+            title = f"F1 with 95% interval (images): the {len(shown)} lowest of {len(found)}"
+        axes.set_title(title, loc="left", fontsize=10)
+        _open_frame(axes, grid="x")
+        axes.spines["bottom"].set_visible(False)
+
+    return _svg(draw, (5.6 + _inches(names), 0.75 + 0.27 * len(shown)))
+
+
+def _open_frame(axes: Axes, *, grid: str) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x" if grid == "x" else "y", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+def _short(name: str, longest: int = 28) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _inches(names: Sequence[str]) -> float:
+    """About the width of the longest of ``names`` at 9 points; Chinese letters count double."""
+    wide = [sum(1 + (east_asian_width(letter) in "WF") for letter in name) for name in names]
+    return 0.085 * max(wide)
+
+
+def _svg(draw: Callable[[Canvas], None], size: tuple[float, float]) -> str:
+    """What ``draw`` puts on a canvas of ``size`` inches, as an ``<svg>`` element."""
+    text = _render(draw, size, "svg").decode("utf-8")
+    text = text[text.index("<svg") :]
+    # Laid out in the font that ships with matplotlib, shown in the reader's own.
+    return re.sub(r"(<text style=\"[^\"]*)'DejaVu Sans'", rf"\1{_FONTS}", text)
+
+
+def _render(draw: Callable[[Canvas], None], size: tuple[float, float], kind: str) -> bytes:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+
+    file = io.BytesIO()
+    with _drawing, warnings.catch_warnings(), rc_context(_STYLE):
+        # The reader's browser has the letters that the layout font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas = Canvas(figsize=size, layout="constrained")
+        draw(canvas)
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
+        canvas.savefig(file, format=kind, transparent=True, dpi=110, metadata=metadata)
+    return file.getvalue()

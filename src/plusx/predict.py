@@ -1,0 +1,161 @@
+"""From a model folder to answers about image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from plusx.data import BadImage, Sample, load_batches, read_image, unlabelled
+from plusx.engines import Engine, TorchEngine
+from plusx.errors import DataError, UnreadableImage
+from plusx.evaluate import Predictions
+from plusx.runtime import cpu_count, resolve_device, resolve_precision
+from plusx.weights import Artifact, load_artifact
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        path: the image file.
+        classes: K names.
+        probabilities: (K,) float32, they sum to 1.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Its probability, 0..1."""
+        return float(self.probabilities.max())
+
+    def top(self, n: int) -> list[tuple[str, float]]:
+        """The ``n`` most probable classes with their probabilities, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:n]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.path!r}: {self.label!r} {self.probability:.3f})"
+
+
+class Predictor:
+    """Classifies image files with one artifact.
+
+    Args:
+        artifact: a run folder, a model folder, or one that is already loaded.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
+        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (the fastest).
+        batch_size: images per forward.
+        threads: for decoding; by default one a core.
+
+    Raises:
+        ArtifactError: the folder cannot be read.
+        UsageError: the device or precision is unknown or absent.
+    """
+
+    def __init__(
+        self,
+        artifact: PathLike | Artifact,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        batch_size: int = 32,
+        threads: int | None = None,
+    ) -> None:
+        loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
+        self.classes = loaded.classes
+        self._preprocessing = loaded.preprocessing
+        self._batch_size, self._threads = batch_size, threads or cpu_count()
+        where = resolve_device(device)
+        self._engine: Engine = TorchEngine(
+            loaded.model, device=where, dtype=resolve_precision(precision, where)
+        )
+
+    def predict(self, source: PathLike | Iterable[PathLike]) -> Prediction | list[Prediction]:
+        """Classify one image (one Prediction), or several, a folder or a glob (a list).
+
+        Raises:
+            UnreadableImage: an image cannot be decoded.
+            DataError: nothing is there.
+        """
+        one = isinstance(source, str | os.PathLike) and Path(source).is_file()
+        found: list[Prediction] = []
+        for answer in self.stream(unlabelled(source)):
+            if isinstance(answer, BadImage):
+                raise UnreadableImage(answer.path, answer.reason)
+            found.append(answer)
+        return found[0] if one else found
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
+        """Answers one by one, memory flat; unreadable images as ``BadImage``."""
+        for paths, logits, _, bad in self._batches(samples):
+            shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+            for path, row in zip(paths, shifted / shifted.sum(axis=1, keepdims=True), strict=True):
+                yield Prediction(path, self.classes, row)
+            yield from bad
+
+    def predictions(
+        self, samples: Sequence[Sample], *, tick: Callable[[int], None] = lambda n: None
+    ) -> tuple[Predictions, list[BadImage]]:
+        """Labelled images, whose targets index ``classes``, as ``Predictions``.
+
+        Raises:
+            DataError: none of them can be read.
+        """
+        kept: list[Sample] = []
+        logits: list[npt.NDArray[np.float32]] = []
+        failed: list[BadImage] = []
+        seen = 0
+        for paths, found, index, bad in self._batches(samples):
+            kept += [samples[seen + i] for i in index]
+            logits.append(found)
+            failed += bad
+            seen += self._batch_size
+            tick(len(paths) + len(bad))
+        if not kept:
+            raise DataError(f"none of the {len(failed)} images can be read")
+        grouped = any(sample.group is not None for sample in kept)
+        return Predictions(
+            logits=np.concatenate(logits),
+            targets=np.array([-1 if s.target is None else s.target for s in kept], np.int64),
+            paths=tuple(sample.path for sample in kept),
+            classes=self.classes,
+            groups=tuple(s.group or s.path for s in kept) if grouped else None,
+        ), failed
+
+    def _batches(
+        self, samples: Iterable[Sample]
+    ) -> Iterator[tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.int64], list[BadImage]]]:
+        """Paths, logits (N, K), positions in this batch's samples, and bad ones."""
+
+        def read(sample: Sample, _: int) -> torch.Tensor:
+            image = read_image(sample.path, channels=self._preprocessing.channels)
+            return self._preprocessing(torch.from_numpy(image))
+
+        loading, naming = tee(samples)
+        size = self._batch_size
+        names = iter(naming)
+        for batch in load_batches(loading, read, batch_size=size, threads=self._threads):
+            paths = [next(names).path for _ in range(len(batch.images) + len(batch.bad))]
+            index = batch.index.numpy() % size
+            logits = np.empty((0, len(self.classes)), np.float32)
+            if len(batch.images):
+                logits = self._engine.run(batch.images).logits.numpy()
+            yield [paths[i] for i in index], logits, index, batch.bad
