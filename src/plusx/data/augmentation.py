@@ -1,0 +1,156 @@
+"""Random views for training: crop, flip, light; every number drawn from one generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from plusx.data.preprocessing import Preprocessing, check_image
+from plusx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training view may stray from the image.
+
+    Attributes:
+        scale: share of the image's area that the crop keeps, from and to.
+        ratio: width over height of the crop before it is made square, from and to.
+        hflip: probability of a left-right flip.
+        vflip: probability of an upside-down flip (for images without an up: tiles, cells).
+        brightness: factors are drawn from 1 - b to 1 + b.
+        contrast: the same, about the image's mean grey.
+        saturation: the same, about the pixel's grey; 3 channels only.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UsageError(f"augmentation scale {self.scale!r} must rise within 0..1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise UsageError(f"augmentation ratio {self.ratio!r} must rise above 0")
+        for name in ("hflip", "vflip", "brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"augmentation {name} {getattr(self, name)!r} must be in 0..1")
+
+    @classmethod
+    def light(cls, n_images: int, *, size: int = 224, channels: int = 3) -> Augmentation:
+        """A default that is right for a hundred images and sane for a hundred thousand.
+
+        Few images are fine-tuned for few steps from good features: a crop that cuts the object
+        out teaches more wrong labels than it prevents overfitting, so it keeps at least half of
+        the area. With many images training is longer and the wrong crops average out, so the
+        bound falls with log10(n), from 0.5 at 1,000 and below to 0.25 at 100,000 and above
+        (Inception's 0.08 pays only over tens of epochs from scratch). A tiny picture has few
+        pixels to lose: below 96 pixels at least 0.6 stays and its shape is kept more nearly,
+        about what padding by an eighth and cropping does. Light is changed by up to a fifth.
+        Flips are left-right only; text and handed things want ``hflip=0``.
+
+        Args:
+            n_images: training images.
+            size: side of the network's input, in pixels.
+            channels: saturation is left alone for other than 3.
+        """
+        decades = math.log10(max(n_images, 1)) - 3
+        least = 0.5 - 0.25 * min(max(decades / 2, 0.0), 1.0)
+        ratio = (3 / 4, 4 / 3)
+        if size < 96:
+            least, ratio = max(least, 0.6), (0.9, 1 / 0.9)
+        return cls(
+            scale=(least, 1.0),
+            ratio=ratio,
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2 if channels == 3 else 0.0,
+        )
+
+    def __call__(
+        self, image: torch.Tensor, preprocessing: Preprocessing, *, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """One view: (H, W, C) uint8 -> (C, size, size) float32.
+
+        Crop, resize with the preprocessing's filter, flips, brightness, contrast, saturation (in
+        this order, each result clipped to 0..1 as torchvision does), then the preprocessing's
+        scale and normalisation. The same state of ``rng`` gives the same view, and each call
+        draws the same number of values, whatever the image.
+
+        Raises:
+            UsageError: the image is not (H, W, C) uint8, or saturation is asked for C != 3.
+        """
+        check_image(image, preprocessing.channels)
+        draw = rng.random(9)
+        x = self._crop(image.permute(2, 0, 1), draw)
+        x = preprocessing.resample(x, (preprocessing.size, preprocessing.size)) / 255
+        if draw[4] < self.hflip:
+            x = x.flip(2)
+        if draw[5] < self.vflip:
+            x = x.flip(1)
+        return preprocessing.normalise(self._light(x, 2 * draw[6:] - 1))
+
+    def _crop(self, image: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
+        """(C, H, W) -> a part of it whose area and shape are drawn from ``scale`` and ``ratio``.
+
+        Where the drawn shape does not fit into the image, the side that sticks out is cut to the
+        image's (torchvision draws up to ten times and then takes the centre).
+        """
+        height, width = image.shape[1:]
+        area = height * width * _between(self.scale, draw[0])
+        shape = math.exp(_between((math.log(self.ratio[0]), math.log(self.ratio[1])), draw[1]))
+        h = min(max(round(math.sqrt(area / shape)), 1), height)
+        w = min(max(round(math.sqrt(area * shape)), 1), width)
+        top = int(draw[2] * (height - h + 1))
+        left = int(draw[3] * (width - w + 1))
+        return image[:, top : top + h, left : left + w]
+
+    def _light(self, x: torch.Tensor, change: np.ndarray) -> torch.Tensor:
+        """(C, H, W) in 0..1 -> the same with brightness, contrast and saturation changed.
+
+        The arithmetic is that of torchvision's ``v2.functional.adjust_*`` on float tensors,
+        written out because importing torchvision takes a second.
+        """
+        if self.brightness:
+            x = (x * (1 + self.brightness * change[0])).clamp(0, 1)
+        if self.contrast:
+            x = _blend(x, _grey(x).mean(), 1 + self.contrast * change[1])
+        if self.saturation:
+            if x.shape[0] != 3:
+                raise UsageError(f"augmentation saturation needs 3 channels, not {x.shape[0]}")
+            x = _blend(x, _grey(x), 1 + self.saturation * change[2])
+        return x
+
+
+def view_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of one view of one image.
+
+    It depends on (seed, epoch or view number, index of the sample) alone, so that no order of
+    workers can change what is drawn.
+    """
+    return np.random.Generator(np.random.PCG64([seed % 2**64, epoch, index]))
+
+
+def _between(bounds: tuple[float, float], share: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * share
+
+
+def _grey(x: torch.Tensor) -> torch.Tensor:
+    """(C, H, W) -> (1, H, W): ITU-R 601 for 3 channels, the average for any other number."""
+    if x.shape[0] != 3:
+        return x.mean(dim=0, keepdim=True)
+    return (0.2989 * x[0] + 0.587 * x[1] + 0.114 * x[2])[None]
+
+
+def _blend(x: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Tensor:
+    return (other + factor * (x - other)).clamp(0, 1)

@@ -1,0 +1,228 @@
+"""What every image goes through, in training, evaluation, prediction and export alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+
+from plusx.errors import UsageError
+
+Interpolation = Literal["bilinear", "bicubic"]
+ResizeMode = Literal["short", "squish"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+MAX_ASPECT = 16
+"""An image longer than this many times its short side is first cut to its central part."""
+
+_TIMM_CROP_MODES: dict[str, ResizeMode] = {"center": "short", "squash": "squish"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Bytes to network input: float, antialiased resize, centre crop, scale, normalise.
+
+    To the rounding: the bytes become float32 0..255; the resize is torch's separable filter with
+    antialiasing (``align_corners=False``), its result not rounded to bytes and, for bicubic, not
+    clipped; the crop's offset is ``round((side - size) / 2)``, halves to even, as torchvision
+    has it; then ``(x / 255 - mean) / std``. Since ``resize >= size`` there is never anything to
+    pad. Equal to torchvision's ``v2.Resize, v2.CenterCrop, v2.Normalize`` on float tensors, but
+    for images longer than ``MAX_ASPECT`` times their short side (see there), where the resized
+    image might not fit in memory.
+
+    Attributes:
+        size: side of the square that the network sees, in pixels.
+        resize: length of the short side before the crop (``mode="short"``, the aspect ratio
+            stays), or of both sides (``mode="squish"``).
+        interpolation: ``bilinear`` or ``bicubic``.
+        mean: of each channel, 0..1.
+        std: of each channel, 0..1.
+        channels: C.
+        mode: see ``resize``.
+
+    Raises:
+        UsageError: values that do not fit together.
+    """
+
+    size: int
+    resize: int
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channels: int = 3
+    mode: ResizeMode = "short"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        if self.size < 1:
+            raise UsageError(f"preprocessing size {self.size!r} must be at least 1")
+        if self.resize < self.size:
+            raise UsageError(f"preprocessing resize {self.resize!r} is below size {self.size!r}")
+        if self.channels < 1:
+            raise UsageError(f"preprocessing channels {self.channels!r} must be at least 1")
+        if self.interpolation not in get_args(Interpolation):
+            raise UsageError(
+                f"preprocessing interpolation {self.interpolation!r} is not bilinear or bicubic"
+            )
+        if self.mode not in get_args(ResizeMode):
+            raise UsageError(f"preprocessing mode {self.mode!r} is not short or squish")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise UsageError(
+                    f"preprocessing {name} has {len(values)} values for {self.channels} channels"
+                )
+        if not all(value > 0 for value in self.std):
+            raise UsageError(f"preprocessing std {self.std!r} must be above 0")
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """(H, W, C) uint8 -> (C, size, size) float32, on the image's device.
+
+        Raises:
+            UsageError: another shape or dtype.
+        """
+        check_image(image, self.channels)
+        x = image.permute(2, 0, 1)
+        if self.mode == "short" and not torch.compiler.is_compiling():
+            x = _shorten(x)
+        x = self.resample(x, self.resized_hw(x.shape[1], x.shape[2]))
+        top, left = (_offset(side, self.size) for side in (x.shape[1], x.shape[2]))
+        return self.normalise(x[:, top : top + self.size, left : left + self.size] / 255)
+
+    def resized_hw(self, h: int, w: int) -> tuple[int, int]:
+        """Height and width after the resize: the long side is cut to an integer, as torchvision
+        does (``int(resize * long / short)``)."""
+        if self.mode == "squish":
+            return self.resize, self.resize
+        short: Any = torch.sym_min(h, w)  # like min, and can be traced
+        return self.resize * h // short, self.resize * w // short
+
+    def resample(self, image: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
+        """(C, H, W) of any dtype -> (C, *hw) float32 on the same scale; the resize alone.
+
+        At an image's own size the filter changes nothing, and is left out.
+        """
+        x = image.float()
+        if not torch.compiler.is_compiling() and tuple(x.shape[1:]) == hw:
+            return x
+        return F.interpolate(
+            x[None], size=hw, mode=self.interpolation, align_corners=False, antialias=True
+        )[0]
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """(C, H, W) in 0..1 -> what the network wants: ``(x - mean) / std``."""
+        mean = torch.tensor(self.mean, device=image.device)[:, None, None]
+        std = torch.tensor(self.std, device=image.device)[:, None, None]
+        return (image - mean) / std
+
+    @classmethod
+    def for_size(cls, size: int, channels: int = 3) -> Preprocessing:
+        """The usual one: ImageNet's mean and std, bilinear, crop 0.875 of the resized side from
+        160 pixels on, below that no crop. For other than 3 channels, each gets the average of
+        ImageNet's three means (0.449) and stds (0.226)."""
+        mean: tuple[float, ...] = IMAGENET_MEAN
+        std: tuple[float, ...] = IMAGENET_STD
+        if channels != 3:
+            mean = (round(sum(mean) / 3, 6),) * channels
+            std = (round(sum(std) / 3, 6),) * channels
+        resize = math.floor(size / 0.875) if size >= 160 else size
+        return cls(size, resize, mean=mean, std=std, channels=channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_dict` gives an equal object back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            UsageError: a key is missing or unknown, or a value cannot work.
+        """
+        names = {item.name for item in fields(cls)}
+        if set(values) != names:
+            raise UsageError(
+                f"preprocessing: missing keys {sorted(names - set(values))}, "
+                f"unknown keys {sorted(set(values) - names)}"
+            )
+        return cls(**values)
+
+    def to_timm(self) -> dict[str, Any]:
+        """The keys of timm's ``pretrained_cfg`` that say the same."""
+        crop_pct = self.size / self.resize
+        while math.floor(self.size / crop_pct) < self.resize:  # timm's own formula must come back
+            crop_pct = math.nextafter(crop_pct, 0.0)
+        return {
+            "input_size": [self.channels, self.size, self.size],
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "crop_pct": crop_pct,
+            "crop_mode": next(k for k, v in _TIMM_CROP_MODES.items() if v == self.mode),
+        }
+
+    @classmethod
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Preprocessing:
+        """Read timm's ``pretrained_cfg``; ``resize = floor(size / crop_pct)`` as timm has it.
+
+        A missing key gets timm's default (bicubic, ImageNet's mean and std, 0.875, centre),
+        except ``input_size``. timm resizes bytes with Pillow, so values differ from timm's by
+        its rounding (about half a grey level).
+
+        Source: https://github.com/huggingface/pytorch-image-models, ``timm/data/config.py`` and
+        ``timm/data/transforms_factory.py``.
+
+        Raises:
+            UsageError: no input size, one that is not square, or a value plusx does not have.
+        """
+        try:
+            channels, height, width = (int(value) for value in pretrained_cfg["input_size"])
+        except (KeyError, TypeError, ValueError) as error:
+            said = pretrained_cfg.get("input_size")
+            raise UsageError(f"pretrained_cfg input_size {said!r} is not [C, H, W]") from error
+        if height != width:
+            raise UsageError(f"pretrained_cfg input_size {[channels, height, width]} is not square")
+        crop_mode = pretrained_cfg.get("crop_mode") or "center"
+        if crop_mode not in _TIMM_CROP_MODES:
+            raise UsageError(f"pretrained_cfg crop_mode {crop_mode!r} is not center or squash")
+        crop_pct = float(pretrained_cfg.get("crop_pct") or 0.875)
+        return cls(
+            size=height,
+            resize=math.floor(height / crop_pct),
+            interpolation=pretrained_cfg.get("interpolation") or "bicubic",
+            mean=tuple(pretrained_cfg.get("mean") or IMAGENET_MEAN),
+            std=tuple(pretrained_cfg.get("std") or IMAGENET_STD),
+            channels=channels,
+            mode=_TIMM_CROP_MODES[crop_mode],
+        )
+
+
+def check_image(image: torch.Tensor, channels: int) -> None:
+    """Raise UsageError unless the tensor is (H, W, channels) uint8 with pixels in it."""
+    sound = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[2] == channels
+    if not sound or image.shape[0] == 0 or image.shape[1] == 0:
+        raise UsageError(
+            f"image is {tuple(image.shape)} {image.dtype}; expected (H, W, {channels}) torch.uint8"
+        )
+
+
+def _shorten(image: torch.Tensor) -> torch.Tensor:
+    """(C, H, W): the central part of the long side, at most MAX_ASPECT short sides."""
+    limit = MAX_ASPECT * min(image.shape[1], image.shape[2])
+    for axis in (1, 2):
+        if image.shape[axis] > limit:
+            image = image.narrow(axis, _offset(image.shape[axis], limit), limit)
+    return image
+
+
+def _offset(side: int, size: int) -> int:
+    """``round((side - size) / 2)`` with halves to even, in integers, so that it can be traced."""
+    spare = side - size
+    half = spare // 2
+    return half + (spare % 2) * (half % 2)

@@ -1,0 +1,49 @@
+"""Finding broken files before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from plusx.data.decode import read_image
+from plusx.data.ordered import map_ordered
+from plusx.data.records import BadImage, Sample
+from plusx.errors import UnreadableImage
+
+
+def find_unreadable(
+    samples: Iterable[Sample],
+    *,
+    threads: int,
+    progress: Callable[[int], None] | None = None,
+    channels: int = 3,
+) -> list[BadImage]:
+    """Decode every image in full, keep none, and say which cannot be read.
+
+    Memory stays flat. Whether a file is good is what :func:`read_image` says, so that what
+    passes here cannot fail later unless the file changes.
+
+    Args:
+        samples: any iterable.
+        threads: how many decode at once.
+        progress: called in this thread after each image with the number done so far.
+        channels: as the model wants them.
+
+    Returns:
+        The bad ones, in the order of ``samples``.
+    """
+
+    def check(sample: Sample) -> BadImage | None:
+        try:
+            read_image(sample.path, channels=channels)
+        except UnreadableImage as error:
+            return BadImage(sample.path, error.reason)
+        return None
+
+    bad = []
+    results = map_ordered(check, samples, threads=threads, ahead=16 * threads)
+    for done, found in enumerate(results, start=1):
+        if found is not None:
+            bad.append(found)
+        if progress is not None:
+            progress(done)
+    return bad

@@ -1,0 +1,107 @@
+"""Which candidate ships: chosen on all of validation, and on each half of it to report honestly.
+
+The candidates come one after the other (the probe, then every epoch). Kept are the best on all
+images, which ships, and the best on either half, each to be judged on the other half: a figure of
+the whole procedure on images that did not choose (``plusx.evaluate.selection``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from plusx.errors import DataError
+from plusx.evaluate import Predictions
+from plusx.evaluate.selection import halves, top1_then_nll
+
+State = Mapping[str, Tensor]
+
+
+@dataclass
+class Winner:
+    """The best candidate so far on some of the validation images.
+
+    Attributes:
+        rows: the images it is chosen on.
+        name: of the candidate.
+        score: its score there; larger is better.
+        state: its parameters and buffers.
+        epoch: of the candidate; 0 is the starting point.
+    """
+
+    rows: npt.NDArray[np.int64]
+    name: str = ""
+    score: tuple[float, ...] = ()
+    state: State | None = None
+    epoch: int = 0
+
+
+class Choice:
+    """Keeps the best of the candidates offered.
+
+    Args:
+        validation: the images that choose; its logits are not looked at.
+        seed: of the halves.
+    """
+
+    def __init__(self, validation: Predictions, *, seed: int) -> None:
+        self._validation = validation
+        everything = np.arange(len(validation), dtype=np.int64)
+        self.winners = [Winner(everything)]
+        self.why_not_halves = ""
+        try:
+            side = halves(validation, seed=seed)
+        except DataError as error:
+            self.why_not_halves = str(error)
+        else:
+            self.winners += [Winner(np.flatnonzero(side == s)) for s in (0, 1)]
+
+    @property
+    def best(self) -> Winner:
+        """The winner on all of validation."""
+        return self.winners[0]
+
+    @property
+    def last_gain(self) -> int:
+        """The latest epoch that any winner comes from."""
+        return max(winner.epoch for winner in self.winners)
+
+    def offer(
+        self, name: str, epoch: int, logits: npt.NDArray[np.float32], state: Callable[[], State]
+    ) -> Predictions:
+        """Compare a candidate with the winners so far; ties go to the earlier one.
+
+        Args:
+            name: what to call it.
+            epoch: after which it stands.
+            logits: (n, K) on the validation images.
+            state: gives a copy of its parameters and buffers; called if it wins anywhere.
+
+        Returns:
+            The candidate's predictions.
+        """
+        predictions = replace(self._validation, logits=logits)
+        copy: State | None = None
+        for winner in self.winners:
+            score = top1_then_nll(predictions.take(winner.rows))
+            if not winner.score or score > winner.score:
+                copy = copy if copy is not None else state()
+                winner.name, winner.score, winner.epoch = name, score, epoch
+                winner.state = copy
+        return predictions
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The winners as plain data and tensors."""
+        keys = ("name", "score", "state", "epoch")
+        return [{key: getattr(winner, key) for key in keys} for winner in self.winners]
+
+    def load_state_dict(self, winners: list[dict[str, Any]]) -> None:
+        """The inverse of ``state_dict``."""
+        for winner, values in zip(self.winners, winners, strict=True):
+            for key, value in values.items():
+                setattr(winner, key, value)

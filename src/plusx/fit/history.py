@@ -1,0 +1,65 @@
+"""What happened in each epoch: ``history.csv`` and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of ``history.csv``.
+
+    Attributes:
+        epoch: from 1; 0 is the state before the first step.
+        train_loss: mean over the epoch's steps; None before the first.
+        val_top1: fraction of validation images.
+        val_nll: mean negative log likelihood on validation, in nats.
+        lr: learning rate of the last step.
+        seconds: the epoch's time, validation included.
+        images_per_s: training images per second of training time.
+    """
+
+    epoch: int
+    train_loss: float | None
+    val_top1: float
+    val_nll: float
+    lr: float
+    seconds: float
+    images_per_s: float | None
+
+
+class History:
+    """Rows so far; each is written when it is added.
+
+    Args:
+        folder: the run folder; ``history.csv`` and ``tensorboard/`` are written there.
+        rows: those of the part of the run that a resumed run need not repeat.
+    """
+
+    def __init__(self, folder: Path, rows: list[Epoch] | None = None) -> None:
+        self._csv = folder / "history.csv"
+        self.rows: list[Epoch] = []
+        with self._csv.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([field.name for field in fields(Epoch)])
+        # Imported here: it costs half a second that a probe need not pay.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board: Any = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        for row in rows or []:
+            self.add(row)
+
+    def add(self, row: Epoch) -> None:
+        """Write one epoch."""
+        self.rows.append(row)
+        with self._csv.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(asdict(row).values())
+        for name, value in asdict(row).items():
+            if name != "epoch" and value is not None:
+                self._board.add_scalar(name, value, row.epoch)
+
+    def close(self) -> None:
+        """Flush the events."""
+        self._board.close()

@@ -1,0 +1,207 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from plusx.errors import PlusxError
+from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
+from plusx.fit.choice import Choice, State
+from plusx.fit.history import Epoch, History
+from plusx.fit.inputs import Inputs, Source
+from plusx.fit.recipe import Recipe
+from plusx.model.surgery import training_mode
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and in which precision the loop computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a progress display may show after a step."""
+
+    epoch: int
+    images: int
+    loss: float
+    val_top1: float
+
+
+def train_network(
+    net: nn.Module,
+    train: Source,
+    val: Source,
+    *,
+    recipe: Recipe,
+    hardware: Hardware,
+    choice: Choice,
+    folder: Path,
+    class_weights: Tensor | None = None,
+    tick: Callable[[Step], None] = lambda step: None,
+) -> list[Epoch]:
+    """Train what is trainable in ``net``; every epoch is a candidate for ``choice``.
+
+    Args:
+        net: takes what ``train`` and ``val`` give; parameters with ``requires_grad`` are trained.
+        train: images to learn from.
+        val: images that choose.
+        recipe: all numbers.
+        hardware: device and precision.
+        choice: keeps the best; the state before the first step is its first candidate.
+        folder: the run folder: ``history.csv``, ``tensorboard/`` and ``checkpoints/last.pt``, from
+            which an interrupted run goes on.
+        class_weights: (K,) weight of each class in the loss.
+        tick: called after every step.
+
+    Returns:
+        The epochs; the first is the state before training.
+
+    Raises:
+        PlusxError: the loss is not finite.
+    """
+    net.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=recipe.label_smoothing)
+    criterion.to(hardware.device)
+    optimizer = make_optimizer(net, recipe)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    checkpoint = folder / "checkpoints" / "last.pt"
+    done, rows = _resume(checkpoint, net, optimizer, choice)
+    history = History(folder, rows)
+    if not rows:
+        started = time.perf_counter()
+        history.add(_candidate(0, net, val, hardware, choice, (None, recipe.lr, started, None)))
+    steps_per_epoch = max(1, train.images // recipe.batch_size)
+    steps = recipe.epochs * steps_per_epoch
+
+    for epoch in range(done + 1, recipe.epochs + 1):
+        if recipe.patience and epoch - 1 - choice.last_gain >= recipe.patience:
+            break
+        started = time.perf_counter()
+        training_mode(net, norm_statistics=recipe.norm == "train")
+        losses, seen, step = [], 0, (epoch - 1) * steps_per_epoch
+        lr = recipe.lr_at(step, steps)
+        for inputs, targets, _ in train.shuffled(epoch):
+            lr = recipe.lr_at(step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            logits = forward(net, inputs, hardware)
+            loss = criterion(logits.float(), targets.to(hardware.device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimizer.step()
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise PlusxError(
+                    f"the loss became {losses[-1]} in epoch {epoch}; try a smaller --lr than "
+                    f"{recipe.lr:g} (the last good epoch is in {checkpoint})"
+                )
+            seen, step = seen + len(targets), step + 1
+            tick(Step(epoch, len(targets), losses[-1], choice.best.score[0]))
+        rate = seen / (time.perf_counter() - started)
+        loss_mean = float(np.mean(losses))
+        history.add(_candidate(epoch, net, val, hardware, choice, (loss_mean, lr, started, rate)))
+        save_checkpoint(
+            checkpoint,
+            {
+                "epoch": epoch,
+                "net": net.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "choice": choice.state_dict(),
+                "history": [vars(row) for row in history.rows],
+            },
+        )
+    history.close()
+    return history.rows
+
+
+def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
+    """Logits (N, K) of what a ``Source`` gave, under autocast where the precision is reduced."""
+    moved = [
+        x.to(hardware.device, hardware.dtype, memory_format=torch.channels_last)
+        if x.ndim == 4
+        else x.to(hardware.device)
+        for x in inputs
+    ]
+    reduced = hardware.dtype != torch.float32
+    with torch.autocast(hardware.device.type, hardware.dtype, enabled=reduced):
+        logits: Tensor = net(*moved)
+    return logits
+
+
+@torch.inference_mode()
+def all_logits(net: nn.Module, source: Source, hardware: Hardware) -> npt.NDArray[np.float32]:
+    """Logits (n, K) of a whole set, in evaluation mode."""
+    net.eval()
+    found: npt.NDArray[np.float32] | None = None
+    for inputs, _, index in source.ordered():
+        logits = forward(net, inputs, hardware).float().cpu().numpy()
+        if found is None:
+            found = np.zeros((source.images, logits.shape[1]), dtype=np.float32)
+        found[index] = logits
+    if found is None:
+        raise PlusxError("none of the validation images can be read any more")
+    return found
+
+
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the trainable parameters.
+
+    Biases and norms are not decayed (He et al. 2018, arXiv 1812.01187, section 3.1).
+    """
+    trainable = [p for p in net.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr)
+
+
+def copy_state(net: nn.Module) -> State:
+    """A copy of all parameters and buffers, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+
+
+def _candidate(
+    epoch: int,
+    net: nn.Module,
+    val: Source,
+    hardware: Hardware,
+    choice: Choice,
+    about: tuple[float | None, float, float, float | None],
+) -> Epoch:
+    train_loss, lr, started, rate = about
+    name = f"epoch {epoch}" if epoch else "start"
+    logits = all_logits(net, val, hardware)
+    predictions = choice.offer(name, epoch, logits, lambda: copy_state(net))
+    targets = predictions.targets
+    top1 = float((predictions.predicted == targets).mean())
+    nll = -float(predictions.log_probabilities[np.arange(len(targets)), targets].mean())
+    return Epoch(epoch, train_loss, top1, nll, lr, time.perf_counter() - started, rate)
+
+
+def _resume(
+    checkpoint: Path, net: nn.Module, optimizer: torch.optim.Optimizer, choice: Choice
+) -> tuple[int, list[Epoch]]:
+    state = load_checkpoint(checkpoint)
+    if state is None:
+        return 0, []
+    net.load_state_dict(state["net"])
+    optimizer.load_state_dict(state["optimizer"])
+    choice.load_state_dict(state["choice"])
+    return int(state["epoch"]), [Epoch(**row) for row in state["history"]]

@@ -1,0 +1,194 @@
+"""One training: a probe, then fine-tuning from it, on one split of the listing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from plusx.data import Listing
+from plusx.errors import PlusxError, UsageError
+from plusx.evaluate import Predictions
+from plusx.fit.choice import Choice, State
+from plusx.fit.history import Epoch
+from plusx.fit.loop import Step, copy_state, train_network
+from plusx.fit.probe import Head, Probe, fit_probe
+from plusx.fit.trunk import Rows
+from plusx.jobs.material import Material, source
+from plusx.jobs.setup import Setup, class_weights
+from plusx.jobs.talk import Talk
+from plusx.model import ResNet
+from plusx.model.surgery import split_trunk, unfreeze_last_blocks
+
+
+@dataclass
+class Fitted:
+    """What one training gave.
+
+    Attributes:
+        model: the assembled network; holds the state that ships.
+        net: the part that was trained; shares its modules with ``model``.
+        probe: the head fitted on frozen features; None from scratch.
+        choice: among the probe and the epochs; None where there was nothing to choose.
+        history: the epochs; empty for a probe alone.
+        positions: of each split's readable images in the listing.
+    """
+
+    model: ResNet
+    net: nn.Module
+    probe: Probe | None
+    choice: Choice | None
+    history: list[Epoch]
+    positions: dict[str, Rows]
+
+    @property
+    def ships(self) -> str:
+        """``probe`` or ``epoch N``."""
+        if self.choice is None or (self.choice.best.epoch == 0 and self.probe is not None):
+            return "probe"
+        return f"epoch {self.choice.best.epoch}"
+
+    def take(self, state: State | None) -> None:
+        """Put a winner's state into ``model``."""
+        if state is not None:
+            self.net.load_state_dict(state)
+
+
+def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: Talk) -> Fitted:
+    """Train on ``listing``'s train split, choose on its val split.
+
+    Args:
+        setup: inputs and numbers; its network is left as it is.
+        material: what was computed once for all of ``setup.listing``.
+        listing: ``setup.listing``, perhaps with other splits.
+        folder: takes checkpoints, history and events.
+        talk: where progress is said.
+    """
+    unreadable = {item.path for item in material.bad}
+    positions = {
+        split: np.array(
+            [i for i, s in enumerate(listing.samples)
+             if s.split == split and s.path not in unreadable], dtype=np.int64
+        )
+        for split in ("train", "val", "test")
+    }  # fmt: skip
+    model = copy.deepcopy(setup.network.model)
+    weights = class_weights(setup.options, _targets(listing, positions["train"]), talk)
+    probe = None
+    if material.first is not None:
+        with talk.phase("probe"):
+            probe = fit_probe(
+                material.first.features[positions["train"]],
+                _targets(listing, positions["train"]),
+                classes=len(listing.classes),
+                seed=setup.recipe.seed,
+                groups=_groups(listing, positions["train"]),
+                class_weights=None if weights is None else weights.double().numpy(),
+            )
+        _set_head(model, probe.head)
+    if setup.unfreeze == 0:
+        return Fitted(model, model, probe, None, [], positions)
+    net = _trainable_part(model, setup, material)
+    fitted = Fitted(model, net, probe, None, [], positions)
+    start = copy_state(net)
+    while True:
+        try:
+            _fine_tune(fitted, setup, material, listing, (folder, weights), talk)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error) or setup.recipe.batch_size == 1:
+                raise
+        smaller = setup.recipe.batch_size // 2
+        talk.note(
+            f"out of memory at {setup.recipe.batch_size} images a step: going on with {smaller}"
+        )
+        setup = replace(setup, recipe=replace(setup.recipe, batch_size=smaller))
+        net.load_state_dict(start)
+    assert fitted.choice is not None
+    fitted.take(fitted.choice.best.state)
+    return fitted
+
+
+def validation(listing: Listing, positions: Rows) -> Predictions:
+    """The images at ``positions`` as predictions without answers."""
+    samples = [listing.samples[p] for p in positions]
+    grouped = any(sample.group is not None for sample in samples)
+    return Predictions(
+        logits=np.zeros((len(samples), len(listing.classes)), np.float32),
+        targets=_targets(listing, positions),
+        paths=tuple(sample.path for sample in samples),
+        classes=listing.classes,
+        groups=tuple(s.group or s.path for s in samples) if grouped else None,
+    )
+
+
+def _fine_tune(
+    fitted: Fitted,
+    setup: Setup,
+    material: Material,
+    listing: Listing,
+    where: tuple[Path, torch.Tensor | None],
+    talk: Talk,
+) -> None:
+    folder, weights = where
+    train, val = fitted.positions["train"], fitted.positions["val"]
+    fitted.choice = Choice(validation(listing, val), seed=setup.recipe.seed)
+    inputs = source(setup, material, train, feed=setup.feed, talk=talk)
+    epochs = setup.recipe.epochs
+    label = "training" if fitted.probe is None else "fine-tuning"
+    with talk.phase(label, epochs * len(train)) as tick:
+
+        def show(step: Step) -> None:
+            text = f"epoch {step.epoch}/{epochs} loss {step.loss:.3f} val {step.val_top1:.3f}"
+            tick(step.images, text)
+
+        fitted.history = train_network(
+            fitted.net,
+            inputs,
+            source(setup, material, val, feed=setup.feed, talk=talk),
+            recipe=setup.recipe,
+            hardware=setup.hardware,
+            choice=fitted.choice,
+            folder=folder,
+            class_weights=weights,
+            tick=show,
+        )
+
+
+def _trainable_part(model: ResNet, setup: Setup, material: Material) -> nn.Module:
+    if setup.unfreeze is None:
+        model.requires_grad_(True)
+        return model
+    unfreeze_last_blocks(model, setup.unfreeze)
+    return split_trunk(model, setup.unfreeze)[1]
+
+
+def _set_head(model: ResNet, head: Head) -> None:
+    with torch.no_grad():
+        model.head.fc.weight.copy_(torch.from_numpy(head.weight))
+        model.head.fc.bias.copy_(torch.from_numpy(head.bias))
+
+
+def _targets(listing: Listing, positions: Rows) -> Rows:
+    return np.array([listing.samples[p].target for p in positions], dtype=np.int64)
+
+
+def _groups(listing: Listing, positions: Rows) -> list[str] | None:
+    samples = [listing.samples[p] for p in positions]
+    if all(sample.group is None for sample in samples):
+        return None
+    return [sample.group or sample.path for sample in samples]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """torch says so in its own class on GPUs and only in words on CPUs."""
+    if isinstance(error, PlusxError | UsageError):
+        return False
+    words = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        said in words for said in ("out of memory", "not enough memory", "can't allocate memory")
+    )

@@ -1,0 +1,163 @@
+"""What is computed once for all trainings of a run: features, and activations of the trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plusx.data import BadImage, Sample, drop, find_unreadable
+from plusx.engines import TorchEngine
+from plusx.fit.features import FirstPass, first_pass
+from plusx.fit.inputs import CachedViews, Feed, Source, StreamedImages
+from plusx.fit.trunk import ActivationShape, ActivationStore, Rows
+from plusx.jobs.setup import Setup
+from plusx.jobs.talk import Talk
+
+VIEWS = 4
+"""Views of a training image that are cached where there is room: the plain one, the rest augmented.
+An epoch shows one of them."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one pass over all images of the listing gave.
+
+    Positions are those in ``setup.listing.samples``; view v of position p is row v * n + p.
+
+    Attributes:
+        bad: unreadable images.
+        engine: the frozen backbone, split before the blocks to train; None from scratch.
+        first: features of every image; None from scratch.
+        store: activations at the split; None where they are streamed or not needed.
+        views: in the store.
+    """
+
+    bad: tuple[BadImage, ...]
+    engine: TorchEngine | None = None
+    first: FirstPass | None = None
+    store: ActivationStore | None = None
+    views: int = 0
+
+
+def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
+    """Look at every image once, before any training; unreadable ones are said.
+
+    Raises:
+        DataError: a class or a split has no readable image.
+    """
+    samples = setup.listing.samples
+    if setup.options.from_scratch:
+        with talk.phase("reading", len(samples)) as tick:
+            bad = find_unreadable(
+                samples,
+                threads=setup.threads,
+                progress=lambda n: tick(n, ""),
+                channels=setup.preprocessing.channels,
+            )
+        material = Material(tuple(bad))
+    else:
+        material = _run_backbone(setup, folder, talk)
+    for item in material.bad:
+        talk.note(f"left out: {item.path}: {item.reason}")
+    drop(setup.listing, material.bad)  # raises where nothing usable is left
+    if material.store is not None:
+        _add_views(setup, material, talk)
+    return material
+
+
+def source(setup: Setup, material: Material, positions: Rows, *, feed: Feed, talk: Talk) -> Source:
+    """The images at ``positions`` as the network to train takes them."""
+    samples = [setup.listing.samples[p] for p in positions]
+    if material.store is not None:
+        n = len(setup.listing.samples)
+        rows = np.arange(material.views)[:, None] * n + positions
+        targets = np.array([sample.target for sample in samples], dtype=np.int64)
+        return CachedViews(material.store, rows, targets, feed=feed)
+    trunk = None if setup.unfreeze is None or material.engine is None else material.engine.trunk
+    return _stream(setup, samples, feed, talk, trunk)
+
+
+def _run_backbone(setup: Setup, folder: Path, talk: Talk) -> Material:
+    samples, recipe = setup.listing.samples, setup.recipe
+    engine = TorchEngine(
+        setup.network.model,
+        device=setup.hardware.device,
+        dtype=setup.hardware.dtype,
+        top_blocks=setup.unfreeze or 0,
+    )
+    store, views = None, 0
+    if setup.unfreeze:
+        shape = _shape(engine, setup)
+        room = int(setup.options.cache_gib * 2**30 // (shape.row_bytes * len(samples)))
+        views = min(room, setup.options.views or VIEWS, recipe.epochs)
+        if views:
+            store = ActivationStore(folder, views * len(samples), shape)
+        else:
+            gib = shape.row_bytes * len(samples) / 2**30
+            talk.note(
+                f"the trunk's activations take {gib:.1f} GiB, more than --cache-gib "
+                f"{setup.options.cache_gib:g}: the frozen trunk runs every epoch instead"
+            )
+    with talk.phase("features", len(samples)) as tick:
+        first = first_pass(
+            engine,
+            samples,
+            setup.preprocessing,
+            folder=folder,
+            store=store,
+            threads=setup.threads,
+            tick=lambda n: tick(n, ""),
+        )
+    return Material(first.bad, engine, first, store, views)
+
+
+def _add_views(setup: Setup, material: Material, talk: Talk) -> None:
+    """Augmented views of the images that may be trained on, through the trunk into the store."""
+    assert material.store is not None
+    assert material.engine is not None
+    n = len(setup.listing.samples)
+    wanted = ("train", "val") if setup.options.folds else ("train",)
+    unreadable = {item.path for item in material.bad}
+    positions = np.array(
+        [i for i, s in enumerate(setup.listing.samples)
+         if s.split in wanted and s.path not in unreadable]
+    )  # fmt: skip
+    samples = [setup.listing.samples[p] for p in positions]
+    images = _stream(setup, samples, setup.feed, talk, material.engine.trunk)
+    with talk.phase("views", (material.views - 1) * len(samples)) as tick:
+        for view in range(1, material.views):
+            for (activation, pooled), _, index in images.view(view):
+                material.store.write(view * n + positions[index], activation, pooled)
+                tick(len(index), f"view {view + 1} of {material.views}")
+
+
+def _stream(
+    setup: Setup,
+    samples: Sequence[Sample],
+    feed: Feed,
+    talk: Talk,
+    trunk: object,
+) -> StreamedImages:
+    def complain(bad: Sequence[BadImage]) -> None:
+        for item in bad:
+            talk.note(f"left out from now on or for this epoch: {item.path}: {item.reason}")
+
+    return StreamedImages(
+        samples,
+        setup.preprocessing,
+        augmentation=setup.augmentation,
+        feed=feed,
+        trunk=trunk,  # type: ignore[arg-type]
+        on_bad=complain,
+    )
+
+
+def _shape(engine: TorchEngine, setup: Setup) -> ActivationShape:
+    size = setup.preprocessing.size
+    activation, pooled = engine.trunk(torch.zeros(1, setup.preprocessing.channels, size, size))
+    channels, height, width = activation.shape[1:]
+    return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)

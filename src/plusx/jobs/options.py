@@ -1,0 +1,121 @@
+"""What ``plusx train`` can be told; every default stands here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from plusx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of a training run, as asked for; ``None`` is resolved from the data and said.
+
+    Attributes:
+        data: a folder of images or a CSV file.
+        out: the run folder; by default a new one under ``runs/``.
+        overwrite: replace a run that is already at ``out``.
+        model: a variant or SPEC.json; by default what the weights are for, else resnet50.
+        weights: ``auto``, ``bundled``, ``none``, a file, a run, or a hub id.
+        unfreeze: how many last blocks to fine-tune, or ``all``; 0 is the probe alone. By default
+            2, and ``all`` where ``weights`` is ``none``.
+        epochs: at most this many.
+        batch_size: images per step.
+        optimizer: ``adamw`` or ``sgd``.
+        lr: peak learning rate.
+        weight_decay: of convolutions and linear layers.
+        warmup: fraction of the steps.
+        label_smoothing: 0 for none.
+        patience: epochs without gain before stopping; 0 never stops.
+        norm: ``auto``, ``train`` or ``eval``: the mode of trainable BatchNorm.
+        class_weights: ``auto`` (where the largest class has twice the images of the smallest),
+            ``balanced`` or ``none``.
+        image_size: pixels that the network sees; by default what its weights were made for.
+        channels: of the input; by default what the weights were made for.
+        views: views per training image to cache: the plain one and augmented ones.
+        cache_gib: at most this much disk for cached activations; above it they are streamed.
+        val_fraction: share of the images for validation, where the data names none.
+        folds: train this many times for out-of-fold figures before the model that ships; 0 or
+            at least 3.
+        seed: of everything random.
+        device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
+        precision: of training: ``auto``, ``float32`` or ``bfloat16``.
+        threads: for decoding.
+    """
+
+    data: str
+    out: str | None = None
+    overwrite: bool = False
+    model: str | None = None
+    weights: str = "auto"
+    unfreeze: int | Literal["all"] | None = None
+    epochs: int | None = None
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    lr: float | None = None
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    patience: int | None = None
+    norm: str = "auto"
+    class_weights: str = "auto"
+    image_size: int | None = None
+    channels: int | None = None
+    views: int | None = None
+    cache_gib: float = 8.0
+    val_fraction: float = 0.2
+    folds: int = 0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
+                 "views": 1, "threads": 1, "seed": 0}  # fmt: skip
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
+        if self.folds and self.folds < 3:
+            raise UsageError(f"--folds {self.folds} must be at least 3 (or 0 for none)")
+        if not 0 < self.val_fraction < 1:
+            raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1")
+        if not self.cache_gib >= 0:
+            raise UsageError(f"--cache-gib {self.cache_gib} must be at least 0")
+        if self.norm not in ("auto", "train", "eval"):
+            raise UsageError(f"--norm {self.norm!r} is not one of auto, train, eval")
+        if self.class_weights not in ("auto", "balanced", "none"):
+            raise UsageError(
+                f"--class-weights {self.class_weights!r} is not one of auto, balanced, none"
+            )
+        if self.unfreeze is not None and self.unfreeze != "all" and self.unfreeze < 0:
+            raise UsageError(f"--unfreeze {self.unfreeze} must be 'all' or at least 0")
+        if self.weights == "none" and self.unfreeze not in (None, "all"):
+            raise UsageError(
+                f"--unfreeze {self.unfreeze} would freeze random weights; with --weights none "
+                "leave it out, or give --unfreeze all"
+            )
+
+    @classmethod
+    def of(cls, data: str | os.PathLike[str], **options: Any) -> TrainOptions:
+        """From keyword arguments.
+
+        Raises:
+            UsageError: an option is unknown or has an impossible value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)} - {"data"}
+        if unknown := sorted(set(options) - known):
+            legal = ", ".join(sorted(known))
+            raise UsageError(f"unknown option {', '.join(unknown)}; known: {legal}")
+        paths = {name: os.fspath(options[name]) for name in ("out", "model", "weights")
+                 if options.get(name) is not None}  # fmt: skip
+        return cls(os.fspath(data), **(options | paths))
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether training starts from random weights."""
+        return self.weights == "none"

@@ -1,0 +1,198 @@
+"""A run: the folder that training leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from plusx.errors import ArtifactError, UsageError
+from plusx.predict import Prediction, Predictor
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PathLike = str | os.PathLike[str]
+
+
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: the run folder.
+        metrics: what ``metrics.json`` says; empty for imported weights that were not evaluated.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        if not (self.path / "model" / "config.json").is_file():
+            raise ArtifactError(
+                f"{self.path}: is no run of plusx (it has no model/config.json); give the folder "
+                "that plusx train or plusx import made"
+            )
+        self.metrics: dict[str, Any] = read_json(self.path / "metrics.json")
+        self._predictor: Predictor | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def model_path(self) -> Path:
+        """The artifact."""
+        return self.path / "model"
+
+    @property
+    def report_path(self) -> Path:
+        """The page to look at."""
+        return self.path / "report.html"
+
+    @property
+    def top1(self) -> float | None:
+        """The headline figure, a fraction; None where nothing was evaluated."""
+        headline = self.metrics.get("headline")
+        return None if headline is None else float(headline["value"])
+
+    def predict(self, source: PathLike | Iterable[PathLike]) -> Prediction | list[Prediction]:
+        """Classify one image (one Prediction) or several, a folder or a glob (a list)."""
+        if self._predictor is None:
+            self._predictor = Predictor(self.model_path)
+        return self._predictor.predict(source)
+
+
+def load(path: PathLike) -> Run:
+    """Open a run folder.
+
+    Raises:
+        ArtifactError: the folder is no run.
+    """
+    return Run(path)
+
+
+@contextmanager
+def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """The folder of a new run; an existing one is never lost to a run that fails.
+
+    Raises:
+        UsageError: ``out`` exists, and neither ``overwrite`` nor ``resume`` was asked for, or it
+            holds something else than a run.
+    """
+    if out is None:
+        yield _fresh(Path("runs"), Path(data).resolve().stem or "run")
+        return
+    folder = Path(out)
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if not taken or resume:
+        _make(folder)
+        yield folder
+        return
+    if not overwrite:
+        raise UsageError(f"--out {folder}: exists already; give another name, or --overwrite")
+    if not (folder / "config.toml").is_file():
+        raise UsageError(f"--out {folder}: holds no run of plusx, so it is not overwritten")
+    aside = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    folder.rename(aside)
+    try:
+        _make(folder)
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_config(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write ``config.toml``, atomically; values that are None are left out."""
+    kept = {
+        name: {key: _plain(value) for key, value in table.items() if value is not None}
+        for name, table in tables.items()
+    }
+    write_text(path, tomli_w.dumps(kept))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read ``config.toml``.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from error
+    return tables
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside and rename it.
+
+    Raises:
+        ArtifactError: the disk is full or the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON without NaN, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where the file is missing.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: is damaged: not a JSON object")
+    return value
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = parent / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be made: {error.strerror}; give --out") from error
+        else:
+            return folder
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot be made: {error.strerror}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    return value if isinstance(value, bool | int | float | str) else str(value)

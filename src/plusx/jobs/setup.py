@@ -1,0 +1,193 @@
+"""Everything a training run needs, resolved once: what was asked for becomes what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
+from plusx.errors import UsageError
+from plusx.fit.inputs import Feed
+from plusx.fit.loop import Hardware
+from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
+from plusx.jobs.options import TrainOptions
+from plusx.jobs.talk import Talk
+from plusx.runtime import cpu_count, resolve_device, resolve_precision, world
+from plusx.weights import Network, create_network
+
+UNEVEN = 2.0
+"""Largest over smallest class above which ``--class-weights auto`` weighs the classes."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's inputs and numbers.
+
+    Attributes:
+        options: as asked for.
+        listing: every image, with its split.
+        network: the backbone with a fresh head for the listing's classes.
+        preprocessing: what the network sees of an image.
+        augmentation: what the loop sees of it.
+        unfreeze: last blocks to train, or None for the whole network.
+        recipe: the loop's numbers.
+        hardware: device and precision of the loop.
+        threads: for decoding.
+    """
+
+    options: TrainOptions
+    listing: Listing
+    network: Network
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    unfreeze: int | None
+    recipe: Recipe
+    hardware: Hardware
+    threads: int
+
+    @property
+    def feed(self) -> Feed:
+        """How images are dealt out to this process."""
+        return Feed(self.recipe.batch_size, self.threads, self.recipe.seed, world())
+
+    def tables(self) -> dict[str, dict[str, object]]:
+        """Every effective value, for ``config.toml``."""
+        counts = {f"{split}_images": len(self.listing.part(split))
+                  for split in ("train", "val", "test")}  # fmt: skip
+        spec = self.network.model.spec
+        return {
+            "asked": dataclasses.asdict(self.options),
+            "data": {"root": self.listing.root, "classes": self.listing.classes, **counts},
+            "network": {
+                "weights": self.network.origin,
+                "sha256": self.network.sha256,
+                "trainable_blocks": "all" if self.unfreeze is None else self.unfreeze,
+                **spec.to_dict(),
+            },
+            "preprocessing": self.preprocessing.to_dict(),
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "recipe": dataclasses.asdict(self.recipe),
+            "hardware": {
+                "device": str(self.hardware.device),
+                "precision": str(self.hardware.dtype).removeprefix("torch."),
+                "threads": self.threads,
+                "torch_threads": torch.get_num_threads(),
+            },
+        }
+
+
+def prepare(options: TrainOptions, talk: Talk) -> Setup:
+    """Resolve the options against data and weights; what was decided is said.
+
+    Raises:
+        PlusxError: the data, the weights or an option cannot be used.
+    """
+    given = read_listing(options.data)
+    listing = split_listing(given, seed=options.seed, val_fraction=options.val_fraction)
+    if listing is not given:
+        talk.note(
+            f"no validation split given: {len(listing.part('val'))} of "
+            f"{len(listing.part('val')) + len(listing.part('train'))} images set aside "
+            f"(stratified, seed {options.seed})"
+        )
+    network = create_network(
+        options.model,
+        weights=options.weights,
+        classes=len(listing.classes),
+        in_channels=options.channels,
+        seed=options.seed,
+    )
+    for text in network.notes:
+        talk.note(text)
+    preprocessing = _preprocessing(options, network)
+    device = resolve_device(options.device)
+    hardware = Hardware(device, resolve_precision(options.precision, device))
+    images = len(listing.part("train"))
+    unfreeze = _unfreeze(options, network, talk)
+    return Setup(
+        options=options,
+        listing=listing,
+        network=network,
+        preprocessing=preprocessing,
+        augmentation=Augmentation.light(
+            images, size=preprocessing.size, channels=preprocessing.channels
+        ),
+        unfreeze=unfreeze,
+        recipe=_recipe(options, images, talk if unfreeze != 0 else Talk(quiet=True)),
+        hardware=hardware,
+        threads=options.threads or cpu_count(),
+    )
+
+
+def class_weights(options: TrainOptions, targets: np.ndarray, talk: Talk) -> Tensor | None:
+    """(K,) weights that make every class count alike, where they are wanted."""
+    counts = np.bincount(targets)
+    ratio = counts.max() / counts.min()
+    if options.class_weights == "none" or (options.class_weights == "auto" and ratio < UNEVEN):
+        return None
+    talk.note(
+        f"the largest class has {ratio:.1f} times the images of the smallest: classes are weighted "
+        "to count alike (--class-weights none to leave it)"
+    )
+    return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
+
+
+def _preprocessing(options: TrainOptions, network: Network) -> Preprocessing:
+    own = network.preprocessing
+    if options.image_size is None:
+        return own
+    resize = round(own.resize / own.size * options.image_size)
+    return replace(own, size=options.image_size, resize=resize)
+
+
+def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None:
+    blocks = network.model.spec.blocks
+    if options.unfreeze == "all" or options.from_scratch:
+        return None
+    if options.unfreeze is None:
+        return min(2, blocks)
+    if options.unfreeze > blocks:
+        raise UsageError(
+            f"--unfreeze {options.unfreeze}: {network.model.spec.name} has {blocks} blocks; "
+            f"give 0 to {blocks}, or all"
+        )
+    return options.unfreeze
+
+
+def _recipe(options: TrainOptions, images: int, talk: Talk) -> Recipe:
+    scratch = options.from_scratch
+    batch = min(options.batch_size, images)
+    epochs = options.epochs or default_epochs(images, scratch=scratch)
+    patience = options.patience
+    return Recipe(
+        epochs=epochs,
+        batch_size=batch,
+        optimizer=options.optimizer,  # type: ignore[arg-type]
+        lr=options.lr or default_lr(options.optimizer, batch, scratch=scratch),
+        weight_decay=options.weight_decay,
+        warmup=options.warmup,
+        label_smoothing=options.label_smoothing,
+        patience=max(4, epochs // 4) if patience is None else patience,
+        norm=_norm(options.norm, batch, talk),
+        clip=1.0,
+        seed=options.seed,
+    )
+
+
+def _norm(asked: str, batch: int, talk: Talk) -> Norm:
+    few = batch < SMALLEST_NORM_BATCH
+    if asked == "auto":
+        if few:
+            talk.note(
+                f"{batch} images a step are too few for BatchNorm statistics (fewer than "
+                f"{SMALLEST_NORM_BATCH}): its running statistics stay as they are "
+                "(--norm train to overrule)"
+            )
+        return "eval" if few else "train"
+    if asked == "train" and few:
+        talk.note(f"BatchNorm statistics from {batch} images a step are noise; asked for by --norm")
+    return "train" if asked == "train" else "eval"

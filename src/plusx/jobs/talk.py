@@ -1,0 +1,100 @@
+"""What a job says while it works: lines, progress bars, and the run's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Tick = Callable[[int, str], None]
+"""(items done since the last call, text to show beside the bar)."""
+
+
+class Talk:
+    """Lines and bars on stderr, lines also in the log of the run.
+
+    Args:
+        quiet: say nothing on stderr; the log is still written.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self._log: Path | None = None
+        self._pending: list[str] = []
+
+    def log_to(self, path: Path) -> None:
+        """Write the log to ``path`` from now on, what was said before included."""
+        self._log = path
+        lines, self._pending = self._pending, []
+        for line in lines:
+            self._write(line)
+
+    def say(self, text: str) -> None:
+        """One line of information."""
+        self._write(text)
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something the user should know about the result; it also stands in the report."""
+        self.notes.append(text)
+        self.say(f"note: {text}")
+
+    @contextmanager
+    def phase(self, label: str, total: int = 0) -> Iterator[Tick]:
+        """Time a phase; with a bar (rate, time left) where stderr is a terminal."""
+        started = time.perf_counter()
+        if total and not self.quiet and sys.stderr.isatty():
+            with _bar(label, total) as tick:
+                yield tick
+        else:
+            yield lambda n, text: None
+        self.seconds[label] = round(time.perf_counter() - started, 3)
+        self._write(f"{label}: {self.seconds[label]:.1f} s")
+
+    def _write(self, text: str) -> None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        if self._log is None:
+            self._pending.append(line)
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Tick]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(label, total=total, rate="", text="")
+        started, done = time.perf_counter(), 0
+
+        def tick(n: int, text: str = "") -> None:
+            nonlocal done
+            done += n
+            rate = done / max(1e-9, time.perf_counter() - started)
+            progress.update(task, advance=n, rate=f"{rate:.0f}/s", text=text)
+
+        yield tick

@@ -1,0 +1,151 @@
+"""``plusx train``: from a folder of images to a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from plusx._version import __version__
+from plusx.data import folds, split_listing
+from plusx.evaluate import Predictions
+from plusx.jobs.assess import Evaluation, assess, entry, metrics, score
+from plusx.jobs.fitting import Fitted, fit
+from plusx.jobs.material import Material, gather
+from plusx.jobs.options import TrainOptions
+from plusx.jobs.run import Run, read_config, run_folder, write_config, write_json
+from plusx.jobs.setup import Setup, prepare
+from plusx.jobs.talk import Talk
+from plusx.runtime import seed_everything
+from plusx.weights import save_artifact
+
+
+def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: Any) -> Run:
+    """Train a classifier on a folder of images.
+
+    Args:
+        data: ``train/val[/test]/<class>/``, ``<class>/``, or a CSV ``path,label[,split][,group]``.
+        talk: where progress is said; by default stderr.
+        **options: see ``TrainOptions``.
+
+    Returns:
+        The run; ``run.path`` is its folder.
+
+    Raises:
+        PlusxError: one clear line; an existing run is never lost.
+    """
+    return _train(TrainOptions.of(data, **options), talk or Talk(), resume=False)
+
+
+def resume(run: str | os.PathLike[str], *, talk: Talk | None = None) -> Run:
+    """Go on with an interrupted run from its last whole epoch.
+
+    Raises:
+        PlusxError: the folder is no run, or its data cannot be used any more.
+    """
+    asked = read_config(Path(run) / "config.toml").get("asked", {})
+    options = TrainOptions.of(**(asked | {"out": os.fspath(run)}))
+    return _train(options, talk or Talk(), resume=True)
+
+
+def _train(options: TrainOptions, talk: Talk, *, resume: bool) -> Run:
+    seed_everything(options.seed)
+    setup = prepare(options, talk)
+    out, overwrite = options.out, options.overwrite
+    with run_folder(out, options.data, overwrite=overwrite, resume=resume) as folder:
+        talk.log_to(folder / "train.log")
+        write_config(folder / "config.toml", setup.tables() | {"versions": versions()})
+        cache = folder / "cache"
+        cache.mkdir(exist_ok=True)
+        try:
+            _run(setup, folder, cache, talk)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+        return Run(folder)
+
+
+def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
+    material = gather(setup, cache, talk)
+    out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []
+    fitted = fit(setup, material, setup.listing, folder, talk)
+    _save(setup, fitted, folder, card="")
+    evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
+    found = metrics(setup, fitted, evaluations, material, talk)
+    write_json(folder / "metrics.json", found)
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    return {
+        "plusx": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _save(setup: Setup, fitted: Fitted, folder: Path, *, card: str) -> None:
+    network = setup.network
+    provenance = {
+        "weights": network.origin,
+        "weights_sha256": network.sha256,
+        "ships": fitted.ships,
+        "trained_blocks": "all" if setup.unfreeze is None else setup.unfreeze,
+        "seed": setup.recipe.seed,
+        "data": Path(setup.listing.root).name,
+    }
+    save_artifact(
+        folder / "model",
+        fitted.model,
+        classes=setup.listing.classes,
+        preprocessing=setup.preprocessing,
+        provenance=provenance,
+        card=card,
+    )
+
+
+def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[Evaluation]:
+    """Train once per fold; every image is predicted by a training that never saw it."""
+    unreadable = {item.path for item in material.bad}
+    samples = [
+        replace(s, split="unused" if s.split == "test" or s.path in unreadable else "train")
+        for s in setup.listing.samples
+    ]
+    usable = [i for i, s in enumerate(samples) if s.split == "train"]
+    pool = replace(setup.listing, samples=tuple(samples[i] for i in usable))
+    judged: list[Predictions] = []
+    for k, part in enumerate(folds(pool, setup.options.folds, seed=setup.options.seed)):
+        talk.say(f"fold {k + 1} of {setup.options.folds}")
+        turned = list(samples)
+        for i in part:
+            turned[usable[i]] = replace(turned[usable[i]], split="test")
+        listing = split_listing(
+            replace(setup.listing, samples=tuple(turned)),
+            seed=setup.options.seed,
+            val_fraction=setup.options.val_fraction,
+        )
+        fold = folder / "folds" / str(k + 1)
+        fold.mkdir(parents=True, exist_ok=True)
+        fitted = fit(setup, material, listing, fold, talk)
+        _save(setup, fitted, fold, card="")
+        held = [listing.samples[p] for p in fitted.positions["test"]]
+        judged.append(score(setup, fold / "model", held, f"scoring fold {k + 1}", talk))
+        shutil.rmtree(fold / "model")
+        shutil.rmtree(fold / "checkpoints", ignore_errors=True)
+    top1 = [float((p.predicted == p.targets).mean()) for p in judged]
+    method = (
+        f"{len(judged)} trainings, each image predicted by the one that never saw it "
+        f"(spread between folds {np.std(top1, ddof=1):.4f})"
+    )
+    pooled = Predictions.concat(judged)
+    found = entry(pooled, folder, ("out of fold", "report"), method, "out-of-fold")
+    return [found | {"top1_by_fold": top1}]
