@@ -91,6 +91,12 @@ def test_drop_counts_train_images_where_there_are_splits() -> None:
     assert len(drop(listing, [BadImage("3", "x")]).samples) == 3
 
 
+def test_drop_lets_a_class_go_that_train_never_had() -> None:
+    samples = (Sample("1", 0, "train"), Sample("2", 0, "val"), Sample("3", 1, "val"))
+    left = drop(Listing(".", ("a", "b"), samples), [BadImage("3", "x")])
+    assert [s.path for s in left.samples] == ["1", "2"]
+
+
 def test_align_by_name() -> None:
     listing = Listing(".", ("ant", "bee"), (Sample("1", 0), Sample("2", 1), Sample("3", None)))
     aligned, absent = align(listing, ["wasp", "bee", "ant"])

@@ -150,6 +150,22 @@ def test_stopping_early_stops_the_threads(how: str) -> None:
     assert len(started) <= 4 + 8 * 4 + 8
 
 
+def test_what_is_handed_over_ends_with_its_current_item() -> None:
+    started: list[int] = []
+
+    def slow(item: int) -> int:
+        started.append(item)
+        time.sleep(0.005)
+        return item
+
+    results = map_ordered(slow, range(1000), threads=2, ahead=400, chunk=100)
+    assert next(results) == 0  # two hundred are done or nearly, two hundred more handed over
+    done = len(started)
+    results.close()  # type: ignore[attr-defined]
+    assert len(started) <= done + 2 + 10
+    assert threads_alive() == []
+
+
 def test_other_errors_are_raised_in_their_turn() -> None:
     def broken(sample: Sample, index: int) -> torch.Tensor:
         if index == 5:

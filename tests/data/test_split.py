@@ -124,6 +124,19 @@ def test_groups_meet_the_fraction() -> None:
     assert Counter(s.target for s in done.part("val")) == {0: 60, 1: 60, 2: 60}
 
 
+def test_a_class_of_two_big_groups_still_reaches_val() -> None:
+    data = grouped([(0, g) for g in range(50)] + [(1, 100 + i // 10) for i in range(20)])
+    done = split_listing(data, seed=0)
+    assert Counter(s.target for s in done.part("val")) == {0: 10, 1: 10}
+
+
+def test_a_group_with_all_of_a_class_never_leaves_train() -> None:
+    data = grouped([(0, g) for g in range(100)] + [(0, 200)] * 3 + [(1, 200)] * 2)
+    for seed in range(20):
+        with pytest.raises(DataError, match="'b' cannot be in train and val"):
+            split_listing(data, seed=seed)
+
+
 def test_folds_are_a_stratified_partition() -> None:
     parts = folds(listing(50, 25, 5), 5, seed=0)
     assert sorted(np.concatenate(parts).tolist()) == list(range(80))

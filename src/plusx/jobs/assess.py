@@ -91,6 +91,7 @@ def metrics(
         "schema_version": SCHEMA_VERSION,
         "plusx_version": __version__,
         "classes": list(setup.listing.classes),
+        "counts": _counts(setup.listing, fitted),
         "headline": headline,
         "chosen": {"name": fitted.ships, "text": _why(fitted)},
         "evaluations": evaluations,
@@ -98,6 +99,17 @@ def metrics(
         "notes": list(talk.notes),
         "seconds": dict(talk.seconds),
     }
+
+
+def _counts(listing: Listing, fitted: Fitted) -> dict[str, dict[str, int]]:
+    """Readable images by split and class."""
+    counts: dict[str, dict[str, int]] = {}
+    for split, positions in fitted.positions.items():
+        if len(positions):
+            targets = np.array([listing.samples[p].target for p in positions])
+            of_class = np.bincount(targets, minlength=len(listing.classes)).tolist()
+            counts[split] = dict(zip(listing.classes, of_class, strict=True))
+    return counts
 
 
 def _headline(fitted: Fitted, evaluations: list[Evaluation]) -> dict[str, Any] | None:

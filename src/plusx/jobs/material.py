@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,17 @@ def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
     samples = setup.listing.samples
     if setup.options.from_scratch:
         with talk.phase("reading", len(samples)) as tick:
+            seen = 0
+
+            def show(done: int) -> None:
+                nonlocal seen
+                tick(done - seen, "")
+                seen = done
+
             bad = find_unreadable(
                 samples,
                 threads=setup.threads,
-                progress=lambda n: tick(n, ""),
+                progress=show,
                 channels=setup.preprocessing.channels,
             )
         material = Material(tuple(bad))
@@ -81,31 +88,39 @@ def source(setup: Setup, material: Material, positions: Rows, *, feed: Feed, tal
     return _stream(setup, samples, feed, talk, trunk)
 
 
-def _run_backbone(setup: Setup, folder: Path, talk: Talk) -> Material:
-    samples, recipe = setup.listing.samples, setup.recipe
+def open_backbone(
+    setup: Setup, folder: Path, note: Callable[[str], None]
+) -> tuple[TorchEngine, ActivationStore | None, int]:
+    """The frozen backbone, room for its activations, and how many views fit; from scratch there
+    is neither room nor need."""
+    samples = setup.listing.samples
     engine = TorchEngine(
         setup.network.model,
         device=setup.hardware.device,
         dtype=setup.hardware.dtype,
         top_blocks=setup.unfreeze or 0,
     )
-    store, views = None, 0
-    if setup.unfreeze:
-        shape = _shape(engine, setup)
-        room = int(setup.options.cache_gib * 2**30 // (shape.row_bytes * len(samples)))
-        views = min(room, setup.options.views or VIEWS, recipe.epochs)
-        if views:
-            store = ActivationStore(folder, views * len(samples), shape)
-        else:
-            gib = shape.row_bytes * len(samples) / 2**30
-            talk.note(
-                f"the trunk's activations take {gib:.1f} GiB, more than --cache-gib "
-                f"{setup.options.cache_gib:g}: the frozen trunk runs every epoch instead"
-            )
-    with talk.phase("features", len(samples)) as tick:
+    if not setup.unfreeze:
+        return engine, None, 0
+    shape = _shape(engine, setup)
+    room = int(setup.options.cache_gib * 2**30 // (shape.row_bytes * len(samples)))
+    views = min(room, setup.options.views or VIEWS, setup.recipe.epochs)
+    if views:
+        return engine, ActivationStore(folder, views * len(samples), shape), views
+    gib = shape.row_bytes * len(samples) / 2**30
+    note(
+        f"the trunk's activations take {gib:.1f} GiB, more than --cache-gib "
+        f"{setup.options.cache_gib:g}: the frozen trunk runs every epoch instead"
+    )
+    return engine, None, 0
+
+
+def _run_backbone(setup: Setup, folder: Path, talk: Talk) -> Material:
+    engine, store, views = open_backbone(setup, folder, talk.note)
+    with talk.phase("features", len(setup.listing.samples)) as tick:
         first = first_pass(
             engine,
-            samples,
+            setup.listing.samples,
             setup.preprocessing,
             folder=folder,
             store=store,

@@ -56,6 +56,15 @@ class Talk:
         self.seconds[label] = round(time.perf_counter() - started, 3)
         self._write(f"{label}: {self.seconds[label]:.1f} s")
 
+    @contextmanager
+    def counting(self, label: str, *, shown: bool = True) -> Iterator[Tick]:
+        """Like ``phase`` for an unknown number of items: a count and a rate."""
+        if not shown or self.quiet or not sys.stderr.isatty():
+            yield lambda n, text: None
+            return
+        with _bar(label, None) as tick:
+            yield tick
+
     def _write(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
         if self._log is None:
@@ -66,7 +75,7 @@ class Talk:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Tick]:
+def _bar(label: str, total: int | None) -> Iterator[Tick]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

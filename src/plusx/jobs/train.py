@@ -17,14 +17,16 @@ from plusx._version import __version__
 from plusx.data import folds, split_listing
 from plusx.evaluate import Predictions
 from plusx.jobs.assess import Evaluation, assess, entry, metrics, score
+from plusx.jobs.card import model_card
 from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.options import TrainOptions
+from plusx.jobs.report import write_report
 from plusx.jobs.run import Run, read_config, run_folder, write_config, write_json
 from plusx.jobs.setup import Setup, prepare
 from plusx.jobs.talk import Talk
 from plusx.runtime import seed_everything
-from plusx.weights import save_artifact
+from plusx.weights import architecture, save_artifact, write_card
 
 
 def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: Any) -> Run:
@@ -75,10 +77,22 @@ def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
     material = gather(setup, cache, talk)
     out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []
     fitted = fit(setup, material, setup.listing, folder, talk)
-    _save(setup, fitted, folder, card="")
+    _save(setup, fitted, folder)
     evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
     found = metrics(setup, fitted, evaluations, material, talk)
     write_json(folder / "metrics.json", found)
+    write_card(folder / "model", _card(setup, fitted, found, folder.name))
+    write_report(folder)
+
+
+def _card(setup: Setup, fitted: Fitted, found: dict[str, Any], name: str) -> str:
+    return model_card(
+        classes=setup.listing.classes,
+        provenance=_provenance(setup, fitted),
+        name=name,
+        architecture=architecture(fitted.model.spec),
+        metrics=found,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -93,23 +107,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def _save(setup: Setup, fitted: Fitted, folder: Path, *, card: str) -> None:
-    network = setup.network
-    provenance = {
-        "weights": network.origin,
-        "weights_sha256": network.sha256,
+def _provenance(setup: Setup, fitted: Fitted) -> dict[str, Any]:
+    return {
+        "weights": setup.network.origin,
+        "weights_sha256": setup.network.sha256,
         "ships": fitted.ships,
         "trained_blocks": "all" if setup.unfreeze is None else setup.unfreeze,
         "seed": setup.recipe.seed,
         "data": Path(setup.listing.root).name,
     }
+
+
+def _save(setup: Setup, fitted: Fitted, folder: Path) -> None:
     save_artifact(
         folder / "model",
         fitted.model,
         classes=setup.listing.classes,
         preprocessing=setup.preprocessing,
-        provenance=provenance,
-        card=card,
+        provenance=_provenance(setup, fitted),
+        card="",
     )
 
 
@@ -136,7 +152,7 @@ def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[E
         fold = folder / "folds" / str(k + 1)
         fold.mkdir(parents=True, exist_ok=True)
         fitted = fit(setup, material, listing, fold, talk)
-        _save(setup, fitted, fold, card="")
+        _save(setup, fitted, fold)
         held = [listing.samples[p] for p in fitted.positions["test"]]
         judged.append(score(setup, fold / "model", held, f"scoring fold {k + 1}", talk))
         shutil.rmtree(fold / "model")

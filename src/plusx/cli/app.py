@@ -1,0 +1,71 @@
+"""The command line: one verb a module, each importing its room only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from plusx._version import __version__
+from plusx.cli import evaluate, import_, predict, train
+from plusx.errors import PlusxError
+
+app = typer.Typer(
+    name="plusx",
+    help="Residual networks for image recognition: from a folder of images to a classifier you can "
+    "trust and ship.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with:  plusx train photos/   (plusx VERB --help has examples)",
+)
+app.command("train", short_help="Train a classifier on a folder of images.", epilog=train.EXAMPLES)(
+    train.train
+)
+app.command("predict", short_help="Classify images, folders, patterns.", epilog=predict.EXAMPLES)(
+    predict.predict
+)
+app.command("evaluate", short_help="Score a run on labelled images.", epilog=evaluate.EXAMPLES)(
+    evaluate.evaluate
+)
+app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
+    import_.import_weights
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"plusx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Residual networks for image recognition."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done; 1 done, but some items failed; 2 usage or input;
+    130 interrupted."""
+    try:
+        app()
+    except PlusxError as error:
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        sys.exit(_complain(f"{named}{error.strerror or error}"))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _complain(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 2

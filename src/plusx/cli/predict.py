@@ -1,0 +1,81 @@
+"""``plusx predict``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  plusx predict runs/photos-1 x.jpg
+  plusx predict runs/photos-1 new/ --out new.csv
+  plusx predict runs/photos-1 'new/*.png' --out new.parquet --top 3
+"""
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders or glob patterns.")],
+    out: Annotated[
+        str | None, typer.Option(help="FILE.csv, .jsonl or .parquet instead of the terminal.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
+    ] = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 32,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="For decoding [default: one a core].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on the terminal.")] = False,
+) -> None:
+    """Classify images; unreadable ones are listed and skipped (exit code 1)."""
+    from contextlib import nullcontext
+    from pathlib import Path
+
+    from plusx.data import BadImage, unlabelled
+    from plusx.jobs.predictions_file import Write, as_json_line, predictions_file
+    from plusx.jobs.talk import Talk
+    from plusx.predict import Prediction, Predictor
+
+    samples = unlabelled(images)  # complains about a wrong name before the model is loaded
+    predictor = Predictor(
+        run, device=device, precision=precision, batch_size=batch_size, threads=threads
+    )
+    top = min(top, len(predictor.classes))
+    bad: list[BadImage] = []
+
+    def show(prediction: Prediction) -> None:
+        if as_json:
+            print(as_json_line(prediction, top))
+            return
+        ranked = "  ".join(f"{label} {p:.3f}" for label, p in prediction.top(top))
+        print(f"{prediction.path}: {ranked}")
+
+    def say(item: BadImage) -> None:
+        bad.append(item)
+        print(f"unreadable: {item.path}: {item.reason}", file=sys.stderr)
+
+    talk = Talk()
+    count = 0
+    target = nullcontext(show) if out is None else predictions_file(Path(out), top)
+    with target as opened, talk.counting("predicting", shown=out is not None) as tick:
+        write: Write = opened
+        for answer in predictor.stream(samples):
+            if isinstance(answer, BadImage):
+                say(answer)
+            else:
+                write(answer)
+                count += 1
+            tick(1, "")
+    if out is not None:
+        if as_json:
+            print(json.dumps({"out": out, "predicted": count, "unreadable": len(bad)}))
+        else:
+            print(f"{count} predictions in {out}" + (f", {len(bad)} unreadable" if bad else ""))
+    if bad:
+        raise typer.Exit(1)

@@ -1,0 +1,148 @@
+"""``plusx train``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  plusx train photos/
+  plusx train photos/ --weights bundled
+  plusx train list.csv --model resnet18 --unfreeze 4 --out runs/mine
+  plusx train photos/ --unfreeze 0 (the probe alone: seconds)
+  plusx train photos/ --dry-run
+  plusx train --resume runs/photos-1
+"""
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folders [train|val|test/]<class>/, or a CSV path,label[,split][,group]."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder [default: runs/NAME-N].")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --out.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Variant or SPEC.json [default: what the weights are for, or resnet50]."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="auto, bundled, none, a file, a run, or a hub id.")
+    ] = "auto",
+    unfreeze: Annotated[
+        str | None,
+        typer.Option(help="Last blocks to fine-tune, or all; 0: probe alone [default: 2]."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="At most [default: by the number of images].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate [default: by optimizer].")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Of convolutions and linear layers.")] = 0.05,
+    warmup: Annotated[float, typer.Option(help="Fraction of the steps.")] = 0.1,
+    label_smoothing: Annotated[float, typer.Option(help="0 for none.")] = 0.1,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without gain before stopping; 0: never stop.")
+    ] = None,
+    norm: Annotated[
+        str, typer.Option(help="Trainable BatchNorm: auto, train or eval (statistics kept).")
+    ] = "auto",
+    class_weights: Annotated[str, typer.Option(help="auto, balanced or none.")] = "auto",
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels the network sees [default: that of the weights].")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the input: 3 colour, 1 grey [default: of the weights].")
+    ] = None,
+    views: Annotated[
+        int | None, typer.Option(help="Views cached per training image [default: 4].")
+    ] = None,
+    cache_gib: Annotated[float, typer.Option(help="Disk for cached activations, at most.")] = 8.0,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share for validation, where the data names none.")
+    ] = 0.2,
+    folds: Annotated[
+        int, typer.Option(help="Also train K times for out-of-fold figures (0: don't).")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell time, memory and disk; train nothing.")
+    ] = False,
+    resume: Annotated[str | None, typer.Option(help="Go on with this interrupted run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json's content.")] = False,
+) -> None:
+    """Train a classifier on a folder of images: a probe on the frozen backbone, then fine-tuning of
+    the last residual blocks; leaves a model, honest figures and a report in the run folder."""
+    given: dict[str, Any] = dict(locals())
+    for name in ("data", "dry_run", "resume", "as_json"):
+        given.pop(name)
+    from plusx.errors import UsageError
+
+    if (data is None) == (resume is None):
+        raise UsageError("give DATA to train on, or --resume RUN to go on with a run")
+    given["unfreeze"] = _unfreeze(unfreeze)
+    from plusx.jobs import train as job
+    from plusx.jobs.talk import Talk
+
+    talk = Talk()
+    if dry_run and data is not None:
+        _estimate(data, given, talk, as_json)
+        return
+    if resume is not None:
+        run = job.resume(resume, talk=talk)
+    else:
+        run = job.train(str(data), talk=talk, **given)
+    if as_json:
+        print(json.dumps({"run": str(run.path), **run.metrics}, ensure_ascii=False))
+        return
+    from plusx.cli.words import figure
+
+    headline = run.metrics["headline"]
+    print(f"ships:   {run.metrics['chosen']['text']}")
+    if headline is not None:
+        print(f"top-1:   {figure(headline)}  ({headline['method']}, n = {headline['n']})")
+    print(f"model:   {run.model_path}")
+    print(f"report:  {run.report_path}")
+    print(f"next:    plusx predict {run.path} IMAGE...")
+
+
+def _unfreeze(text: str | None) -> int | str | None:
+    from plusx.errors import UsageError
+
+    if text is None or text == "all":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--unfreeze {text!r} must be a number of blocks, or all") from None
+
+
+def _estimate(data: str, given: dict[str, Any], talk: Any, as_json: bool) -> None:
+    import dataclasses
+
+    from plusx.jobs.estimate import estimate
+    from plusx.jobs.options import TrainOptions
+
+    found = estimate(TrainOptions.of(data, **given), talk)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    minutes, seconds = divmod(round(found.seconds), 60)
+    memory = "unknown" if found.memory_gib is None else f"about {found.memory_gib:.1f} GiB"
+    print(f"{found.images} images, at most {found.epochs} epochs; nothing was trained")
+    print(f"time:    about {minutes} min {seconds:02d} s")
+    print(f"memory:  {memory}")
+    print(f"disk:    at most {found.disk_gib:.2f} GiB, most of it a cache removed at the end")

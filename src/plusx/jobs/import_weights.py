@@ -1,0 +1,121 @@
+"""``plusx import``: a run from weights that exist."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from plusx.errors import UsageError
+from plusx.jobs.card import model_card
+from plusx.jobs.run import Run, run_folder, write_config
+from plusx.jobs.talk import Talk
+from plusx.jobs.train import versions
+from plusx.weights import architecture, create_network, save_artifact
+
+PathLike = str | os.PathLike[str]
+
+
+def import_weights(
+    weights: PathLike,
+    out: PathLike,
+    *,
+    model: PathLike | None = None,
+    classes: PathLike | Sequence[str] | None = None,
+    overwrite: bool = False,
+    talk: Talk | None = None,
+) -> Run:
+    """Make a run of existing weights, so that predict and evaluate work on them.
+
+    Args:
+        weights: a file, a model folder or a hub id.
+        out: the run folder to make.
+        model: a variant or SPEC.json; None where the weights say it.
+        classes: names in the order of the logits, or a file of them (see ``read_classes``).
+            None takes those that the weights state, else ``class_0``, ``class_1``, ...
+        overwrite: replace a run that is already there.
+        talk: where notes are said.
+
+    Raises:
+        UsageError: the number of names is not the number of logits, or ``weights`` names none.
+        WeightsError: the weights cannot be read or do not fit the model.
+    """
+    talk = talk or Talk()
+    source = os.fspath(weights)
+    if source in ("auto", "none"):
+        raise UsageError(f"weights {source!r}: give a file, a model folder or a hub id to import")
+    network = create_network(None if model is None else os.fspath(model), weights=source)
+    for text in network.notes:
+        talk.note(text)
+    count = network.model.spec.classes
+    names = network.class_names
+    if classes is not None:
+        names = read_classes(classes) if isinstance(classes, str | os.PathLike) else tuple(classes)
+    if names is None:
+        names = tuple(f"class_{i:0{len(str(count - 1))}d}" for i in range(count))
+        talk.note(f"the weights name no classes: they are called {names[0]} to {names[-1]}")
+    if len(names) != count or len(set(names)) != count:
+        raise UsageError(
+            f"--classes has {len(names)} names ({len(set(names))} different), but {network.origin} "
+            f"has {count} classes"
+        )
+    provenance = {"weights": network.origin, "weights_sha256": network.sha256, "ships": "imported"}
+    spec = network.model.spec
+    with run_folder(os.fspath(out), source, overwrite=overwrite, resume=False) as folder:
+        tables = {
+            "network": {"weights": network.origin, "sha256": network.sha256, **spec.to_dict()},
+            "preprocessing": network.preprocessing.to_dict(),
+            "data": {"classes": names},
+            "versions": versions(),
+        }
+        write_config(folder / "config.toml", tables)
+        save_artifact(
+            folder / "model",
+            network.model,
+            classes=names,
+            preprocessing=network.preprocessing,
+            provenance=provenance,
+            card=model_card(
+                classes=names,
+                provenance=provenance,
+                name=folder.name,
+                architecture=architecture(spec),
+            ),
+        )
+        return Run(folder)
+
+
+def read_classes(file: PathLike) -> tuple[str, ...]:
+    """Class names from a file.
+
+    Args:
+        file: a text file with one name a line, a JSON list, or ``FILE:N``, the N-th column of a
+            comma- or tab-separated file.
+
+    Raises:
+        UsageError: the file cannot be read, has no such column, or holds no list of names.
+    """
+    name = os.fspath(file)
+    path, _, column = name.rpartition(":")
+    if not (path and column.isdigit()) or Path(name).exists():
+        path, column = name, ""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if column:
+            delimiter = "\t" if "\t" in text else ","
+            rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
+            return tuple(row[int(column) - 1].strip() for row in rows if row)
+        if path.lower().endswith(".json"):
+            names = json.loads(text)
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise UsageError(f"--classes {path}: must be a JSON list of names")
+            return tuple(names)
+    except OSError as error:
+        raise UsageError(f"--classes {path}: cannot be read: {error.strerror}") from error
+    except IndexError as error:
+        raise UsageError(f"--classes {path}: has no column {column} in every row") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"--classes {path}: is no list of names: {error}") from error
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
