@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 
@@ -32,7 +34,7 @@ class Epoch:
 
 
 class History:
-    """Rows so far; each is written when it is added.
+    """Rows so far; each is written when it is added. Close it, or use it in a ``with``.
 
     Args:
         folder: the run folder; ``history.csv`` and ``tensorboard/`` are written there.
@@ -47,7 +49,9 @@ class History:
         # Imported here: it costs half a second that a probe need not pay.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board: Any = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        events = folder / "tensorboard"
+        shutil.rmtree(events, ignore_errors=True)  # of the part before: its rows come again below
+        self._board: Any = SummaryWriter(str(events), flush_secs=10)
         for row in rows or []:
             self.add(row)
 
@@ -59,6 +63,17 @@ class History:
         for name, value in asdict(row).items():
             if name != "epoch" and value is not None:
                 self._board.add_scalar(name, value, row.epoch)
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Flush the events."""

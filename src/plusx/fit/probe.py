@@ -1,15 +1,22 @@
 """The linear probe: a softmax head on frozen features, its penalty chosen by cross-validation.
 
-The head minimises ``sum of c_y * nll + penalty / 2 * |W|^2`` (Bishop, Pattern Recognition and
-Machine Learning, 4.3.4) on features that are centred, divided by the square root of their
-standard deviation and then by one number that makes the mean squared row length 1, so that one
-grid of penalties serves every backbone. All of this is linear and folded into `Head`, which acts
-on raw pooled features: the artifact stays an ordinary network.
+The head minimises ``sum of c_y * nll + penalty / 2 * |W|^2`` on features that are centred, divided
+by the square root of their standard deviation and then by one number that makes the mean squared
+row length 1, so that one grid of penalties serves every backbone. All of this is linear and
+folded into `Head`, which acts on raw pooled features: the artifact stays an ordinary network.
 
-Sizes: up to `CHOOSE_IMAGES` images choose the penalty (a sample with every class in proportion,
-5 folds up to `FOLD_IMAGES`, above that one fold in five held out); the head is fitted on all
-images, read in blocks in float32 when they are many, so a float16 memory map is never loaded
-whole; only where images times classes exceed `FIT_LOGITS` are they a sample too.
+Measured with ImageNet ResNet-18 and -50 on ants/bees, chest X-rays and EuroSAT, 10, 30 and 100
+images per class, mean top1 on the rest over these 18 cells. Scale, penalty of least NLL: none
+91.8%, square root 92.0%, full standardisation 91.5% (3-6 draws). Choice of the penalty: least
+NLL 92.08%, best top1 92.06%, one standard error 92.17%, and that with the lowest NLL after
+temperature scaling of the three, .222 against .225 (3-12 draws). Differences are about as large
+as their noise. The mirrored images as further rows, at twice the feature pass: up to 1 point on
+EuroSAT (satellite tiles), nothing sure elsewhere; not done.
+
+Sizes: up to `CHOOSE_IMAGES` images choose the penalty (a sample with every class in proportion;
+5 folds up to `FOLD_IMAGES`, above that one fifth held out once); the head is fitted on all
+images, read in blocks of float32 when they are many; only where images times classes exceed
+`FIT_LOGITS` are they a sample too.
 """
 
 from __future__ import annotations
@@ -105,13 +112,14 @@ def fit_probe(
     random = np.random.default_rng(seed)
     few = _sample(targets, CHOOSE_IMAGES, random)
     dealt = _deal(targets[few], groups_of[few], 5, random)
-    held = [dealt == f for f in range(5 if len(few) <= FOLD_IMAGES else 1) if (dealt == f).any()]
-    kept = _sample(targets, max(FIT_LOGITS // classes, CHOOSE_IMAGES), random)
+    used = np.unique(dealt)[: 5 if len(few) <= FOLD_IMAGES else 1]
+    held = dealt[:, None] == used
     with one_thread_if_small(features.size):
         rows = Rows.of(features, few)
         cost = _costs(targets[few], class_weights)
-        penalty, nll, top1 = _choose(rows, targets[few], classes, cost, np.stack(held, 1))
-        if len(kept) > len(few):
+        penalty, nll, top1 = _choose(rows, targets[few], classes, cost, held)
+        kept = _sample(targets, max(FIT_LOGITS // classes, len(few)), random)
+        if len(few) < len(targets):
             rows = Rows.of(features, kept)
         cost = _costs(targets[kept], class_weights)
         problem = Problem(rows, targets[kept], classes, cost[:, None])
@@ -164,7 +172,8 @@ def cross_validate(
     For outer fold f the penalty is chosen on each other fold g by a head trained without f and g;
     that one head also serves outer fold g for choosing on f, so nesting costs twice a plain
     cross-validation, not five times. Neither labels nor predictions of f's images touch f's
-    penalty or head. What all folds share is unlabelled: the scale of each feature.
+    penalty or head. What all folds share is unlabelled: the scale of each feature (with a scale
+    for each fold, 396 ants and bees gave 95.81 / 96.69% instead of 95.71 / 96.74%).
 
     Raises:
         UsageError: shapes or values that cannot work, fewer than 3 folds, fewer groups than folds.
@@ -270,8 +279,9 @@ def _costs(targets: Ints, class_weights: Floats | None) -> Floats:
     """(n,): the weight of each image's loss, 1 on average, so that a penalty means the same."""
     if class_weights is None:
         return np.ones(len(targets))
-    cost = np.asarray(class_weights, np.float64)[targets]
-    return np.divide(cost, cost.mean())
+    cost: NDArray[np.float64] = np.asarray(class_weights, np.float64)[targets]
+    cost /= cost.mean()
+    return cost
 
 
 def _sample(targets: Ints, most: int, random: np.random.Generator) -> Ints:

@@ -163,7 +163,7 @@ class Problem:
     def logits(self, coefficients: Tensor) -> Tensor:
         """(n, K, B)."""
         flat = self.rows.times(coefficients.flatten(1))
-        return flat.unflatten(1, (self.classes, self.problems))
+        return flat.reshape(-1, self.classes, self.problems)
 
     def score(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """NLL (n, B) and correctness (n, B) of every image in every problem."""
@@ -207,7 +207,7 @@ class Problem:
 
     def _gradient(self, probabilities: Tensor) -> Tensor:
         error = probabilities * self.weights - self.goal
-        return self.rows.transposed(error.flatten(1)).unflatten(1, (self.classes, self.problems))
+        return self.rows.transposed(error.flatten(1)).reshape(-1, self.classes, self.problems)
 
     def _line(self, logits: Tensor, along: Tensor, slope: Tensor, curve: Tensor) -> Tensor:
         """(B,): how far to go along the step: Newton, then Newton again or, if too far, secant."""

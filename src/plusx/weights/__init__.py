@@ -1,0 +1,46 @@
+"""Weights: found, checked, loaded, saved. Nothing heavy is imported before it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
+    from plusx.weights.network import Network, create, create_network, resolve_spec
+    from plusx.weights.sources import AUTO, BUNDLED
+    from plusx.weights.timm_config import architecture
+
+__all__ = [
+    "AUTO",
+    "BUNDLED",
+    "Artifact",
+    "Network",
+    "architecture",
+    "create",
+    "create_network",
+    "load_artifact",
+    "resolve_spec",
+    "save_artifact",
+    "write_card",
+]
+
+_HOME = {
+    "AUTO": "sources",
+    "BUNDLED": "sources",
+    "Artifact": "artifact",
+    "load_artifact": "artifact",
+    "save_artifact": "artifact",
+    "write_card": "artifact",
+    "architecture": "timm_config",
+    "Network": "network",
+    "create": "network",
+    "create_network": "network",
+    "resolve_spec": "network",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

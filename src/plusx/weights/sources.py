@@ -1,0 +1,130 @@
+"""Where weights come from: ``--weights auto | bundled | none | FILE | HUB_ID``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from plusx.data.preprocessing import Preprocessing
+from plusx.errors import ArtifactError, UsageError, WeightsError
+from plusx.model import ResNetSpec, variant
+from plusx.weights.artifact import (
+    CONFIG,
+    WEIGHTS,
+    Described,
+    describe,
+    find_artifact,
+    read_config,
+    verify_weights,
+)
+from plusx.weights.files import SUFFIXES
+from plusx.weights.hub import download
+from plusx.weights.timm_config import architecture
+
+# The best known ImageNet weights under a free licence (Apache-2.0), with their top-1 at the
+# published test size: results/results-imagenet.csv of huggingface/pytorch-image-models. Ahead of
+# them stand only weights that may not be used commercially (fb_swsl, CC-BY-NC).
+AUTO = {
+    "resnet18": "timm/resnet18.a1_in1k",  # 73.16 at 288, 71.50 at 224
+    "resnet34": "timm/resnet34.ra4_e3600_r224_in1k",  # 78.97 at 288, 77.49 at 224
+    "resnet50": "timm/resnet50.a1_in1k",  # 81.24 at 288, 80.38 at 224
+    "resnet101": "timm/resnet101.a1h_in1k",  # 82.80 at 288, 81.95 at 224
+    "resnet152": "timm/resnet152.a1h_in1k",  # 83.49 at 288, 82.82 at 224
+}
+
+BUNDLED = "plusx_small"
+"""The variant whose weights come with plusx, for small images and offline use."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights on this disk, and what a config beside them says, if there is one."""
+
+    path: Path
+    origin: str
+    described: Described | None
+    notes: tuple[str, ...] = ()
+
+
+def find_source(weights: str, spec: ResNetSpec) -> Source:
+    """The weights that the user asked for, on this disk.
+
+    Args:
+        weights: ``auto``, ``bundled``, a file, a model or run folder, or a hub id.
+        spec: the network; only ``auto`` depends on it.
+
+    Raises:
+        UsageError: ``weights`` is none of those.
+        WeightsError: there are no known weights for that network, or they cannot be had.
+        ArtifactError: a folder that holds no usable model.
+    """
+    if weights == "auto":
+        weights = _auto(spec)
+    if weights == "bundled":
+        return _bundled()
+    path = Path(weights).expanduser()
+    if weights and path.is_dir():
+        return _folder(path)
+    if path.is_file() or path.suffix in SUFFIXES:
+        return _file(path)
+    if _HUB_ID.fullmatch(weights):
+        return _hub(weights)
+    raise UsageError(
+        f"--weights {weights!r} is neither auto, bundled, none, an existing file or folder, nor a "
+        "hub id (OWNER/NAME or OWNER/NAME@REVISION)"
+    )
+
+
+def _auto(spec: ResNetSpec) -> str:
+    if spec.name == BUNDLED:
+        return "bundled"
+    known = AUTO.get(architecture(spec))
+    if known is None:
+        raise WeightsError(
+            f"--weights auto: no trained weights are known for {spec.name} (only for "
+            f"{', '.join(AUTO)} and {BUNDLED}); give --weights FILE or HUB_ID, or --weights none "
+            "to train from scratch"
+        )
+    return known
+
+
+def _bundled() -> Source:
+    path = Path(__file__).parent / "bundled" / f"{BUNDLED}.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"--weights bundled: {path} is missing; install plusx again")
+    spec = variant(BUNDLED)
+    preprocessing = Preprocessing.for_size(spec.image_size, spec.in_channels)
+    return Source(path, f"bundled:{BUNDLED}", Described(spec, preprocessing, None))
+
+
+def _hub(hub_id: str) -> Source:
+    got = download(hub_id)
+    described = describe(got.config, f"{hub_id}: config.json")
+    repo = hub_id.partition("@")[0]
+    return Source(got.path, f"hub:{repo}@{got.commit}", described, got.notes)
+
+
+def _folder(path: Path) -> Source:
+    folder = find_artifact(path) or path
+    if (folder / WEIGHTS).is_file():
+        return _file(folder / WEIGHTS)
+    raise ArtifactError(
+        f"{path}: holds no model ({WEIGHTS} with {CONFIG}); give a run folder, the model folder "
+        "in it, or a weights file"
+    )
+
+
+def _file(path: Path) -> Source:
+    """A weights file, with what a config.json of plusx's or timm's beside it says."""
+    config = path.parent / CONFIG
+    if path.name == WEIGHTS and config.is_file():
+        content = read_config(config)
+        if "plusx" in content:
+            verify_weights(content, path)
+        if "plusx" in content or "architecture" in content:
+            origin = "/".join(path.absolute().parts[-3:])
+            return Source(path, f"file:{origin}", describe(content, config))
+    return Source(path, f"file:{path.name}", None)
