@@ -7,6 +7,7 @@ the whole procedure on images that did not choose (``plusx.evaluate.selection``)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,13 +96,29 @@ class Choice:
                 winner.state = copy
         return predictions
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """The winners as plain data and tensors."""
+    def state_dict(self) -> dict[str, Any]:
+        """The winners as plain data and tensors, and a digest of the images that chose them."""
         keys = ("name", "score", "state", "epoch")
-        return [{key: getattr(winner, key) for key in keys} for winner in self.winners]
+        winners = [{key: getattr(winner, key) for key in keys} for winner in self.winners]
+        return {"images": self._digest(), "winners": winners}
 
-    def load_state_dict(self, winners: list[dict[str, Any]]) -> None:
-        """The inverse of ``state_dict``."""
-        for winner, values in zip(self.winners, winners, strict=True):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state_dict``.
+
+        Raises:
+            DataError: the winners were chosen on other images.
+        """
+        if state["images"] != self._digest():
+            raise DataError(
+                "the validation images are not those that the checkpoint's epochs were judged on; "
+                "train anew, without --resume"
+            )
+        for winner, values in zip(self.winners, state["winners"], strict=True):
             for key, value in values.items():
                 setattr(winner, key, value)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(self._validation.targets.tobytes())
+        for path in self._validation.paths:
+            digest.update(path.encode("utf-8", "surrogatepass") + b"\0")
+        return digest.hexdigest()

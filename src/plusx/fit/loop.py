@@ -21,6 +21,8 @@ from plusx.fit.inputs import Inputs, Source
 from plusx.fit.recipe import Recipe
 from plusx.model.surgery import training_mode
 
+_CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -38,6 +40,30 @@ class Step:
     images: int
     loss: float
     val_top1: float
+
+
+class Progress:
+    """One epoch so far."""
+
+    def __init__(self, epoch: int, lr: float) -> None:
+        self.epoch, self.lr = epoch, lr
+        self.losses: list[float] = []
+        self.images = 0
+        self.started = time.perf_counter()
+
+    def add(self, loss: float, images: int) -> None:
+        """Count a step.
+
+        Raises:
+            PlusxError: the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise PlusxError(
+                f"the loss became {loss} in epoch {self.epoch} at learning rate {self.lr:g}; try "
+                "a smaller --lr"
+            )
+        self.losses.append(loss)
+        self.images += images
 
 
 def train_network(
@@ -81,39 +107,28 @@ def train_network(
     done, rows = _resume(checkpoint, net, optimizer, choice)
     history = History(folder, rows)
     if not rows:
-        started = time.perf_counter()
-        history.add(_candidate(0, net, val, hardware, choice, (None, recipe.lr, started, None)))
+        history.add(_candidate(net, val, hardware, choice, Progress(0, recipe.lr)))
     steps_per_epoch = max(1, train.images // recipe.batch_size)
-    steps = recipe.epochs * steps_per_epoch
 
     for epoch in range(done + 1, recipe.epochs + 1):
         if recipe.patience and epoch - 1 - choice.last_gain >= recipe.patience:
             break
-        started = time.perf_counter()
+        progress = Progress(epoch, recipe.lr)
         training_mode(net, norm_statistics=recipe.norm == "train")
-        losses, seen, step = [], 0, (epoch - 1) * steps_per_epoch
-        lr = recipe.lr_at(step, steps)
-        for inputs, targets, _ in train.shuffled(epoch):
-            lr = recipe.lr_at(step, steps)
+        steps = enumerate(train.shuffled(epoch), start=(epoch - 1) * steps_per_epoch)
+        for number, (inputs, targets, _) in steps:
+            progress.lr = recipe.lr_at(number, recipe.epochs * steps_per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = progress.lr
             logits = forward(net, inputs, hardware)
             loss = criterion(logits.float(), targets.to(hardware.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise PlusxError(
-                    f"the loss became {losses[-1]} in epoch {epoch}; try a smaller --lr than "
-                    f"{recipe.lr:g} (the last good epoch is in {checkpoint})"
-                )
-            seen, step = seen + len(targets), step + 1
-            tick(Step(epoch, len(targets), losses[-1], choice.best.score[0]))
-        rate = seen / (time.perf_counter() - started)
-        loss_mean = float(np.mean(losses))
-        history.add(_candidate(epoch, net, val, hardware, choice, (loss_mean, lr, started, rate)))
+            progress.add(loss.item(), len(targets))
+            tick(Step(epoch, len(targets), progress.losses[-1], choice.best.score[0]))
+        history.add(_candidate(net, val, hardware, choice, progress))
         save_checkpoint(
             checkpoint,
             {
@@ -178,21 +193,24 @@ def copy_state(net: nn.Module) -> State:
 
 
 def _candidate(
-    epoch: int,
-    net: nn.Module,
-    val: Source,
-    hardware: Hardware,
-    choice: Choice,
-    about: tuple[float | None, float, float, float | None],
+    net: nn.Module, val: Source, hardware: Hardware, choice: Choice, progress: Progress
 ) -> Epoch:
-    train_loss, lr, started, rate = about
-    name = f"epoch {epoch}" if epoch else "start"
+    """Score the net as it is on validation and offer it."""
+    rate = progress.images / (time.perf_counter() - progress.started)
+    epoch, losses = progress.epoch, progress.losses
     logits = all_logits(net, val, hardware)
-    predictions = choice.offer(name, epoch, logits, lambda: copy_state(net))
-    targets = predictions.targets
-    top1 = float((predictions.predicted == targets).mean())
-    nll = -float(predictions.log_probabilities[np.arange(len(targets)), targets].mean())
-    return Epoch(epoch, train_loss, top1, nll, lr, time.perf_counter() - started, rate)
+    name = f"epoch {epoch}" if epoch else "start"
+    found = choice.offer(name, epoch, logits, lambda: copy_state(net))
+    own = found.log_probabilities[np.arange(len(found)), found.targets]
+    return Epoch(
+        epoch=epoch,
+        train_loss=float(np.mean(losses)) if losses else None,
+        val_top1=float((found.predicted == found.targets).mean()),
+        val_nll=-float(own.mean()),
+        lr=progress.lr,
+        seconds=time.perf_counter() - progress.started,
+        images_per_s=rate if losses else None,
+    )
 
 
 def _resume(

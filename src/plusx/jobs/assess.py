@@ -23,7 +23,7 @@ from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows
 from plusx.jobs.fitting import Fitted
 from plusx.jobs.material import Material
-from plusx.jobs.setup import Setup
+from plusx.jobs.setup import Setup, class_weights
 from plusx.jobs.talk import Talk
 from plusx.predict import Predictor
 from plusx.weights import save_artifact
@@ -139,6 +139,11 @@ def _why(fitted: Fitted) -> str:
             f"the probe: fine-tuning did not beat its {start.val_top1:.1%} on the {n} validation "
             "images"
         )
+    if best.score[0] == start.val_top1:
+        return (
+            f"the fine-tuned network after {fitted.ships}: as many right as the probe "
+            f"({start.val_top1:.1%} of the {n} validation images that chose), and surer of them"
+        )
     return (
         f"the fine-tuned network after {fitted.ships}: {best.score[0]:.1%} against the probe's "
         f"{start.val_top1:.1%} on the {n} validation images that chose"
@@ -193,6 +198,8 @@ def _cross_validated(
         return []
     samples = _samples(setup.listing, rows)
     grouped = any(sample.group is not None for sample in samples)
+    learnt = [setup.listing.samples[p].target for p in fitted.positions["train"]]
+    weights = class_weights(setup.options, np.array(learnt), Talk(quiet=True))
     try:
         with talk.phase("cross-validation"):
             found = cross_validate(
@@ -201,6 +208,7 @@ def _cross_validated(
                 classes=len(setup.listing.classes),
                 seed=setup.recipe.seed,
                 groups=[s.group or s.path for s in samples] if grouped else None,
+                class_weights=None if weights is None else weights.double().numpy(),
             )
     except PlusxError as error:
         talk.note(f"no cross-validation of the probe: {error}")

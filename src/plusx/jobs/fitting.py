@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from plusx.data import Listing
-from plusx.errors import PlusxError, UsageError
+from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
 from plusx.fit.history import Epoch
 from plusx.fit.loop import Step, copy_state, train_network
 from plusx.fit.probe import Head, Probe, fit_probe
+from plusx.fit.recipe import Recipe
 from plusx.fit.trunk import Rows
 from plusx.jobs.material import Material, source
-from plusx.jobs.setup import Setup, class_weights
+from plusx.jobs.setup import Setup, class_weights, resolve_norm
 from plusx.jobs.talk import Talk
 from plusx.model import ResNet
 from plusx.model.surgery import split_trunk, unfreeze_last_blocks
@@ -36,6 +37,7 @@ class Fitted:
         choice: among the probe and the epochs; None where there was nothing to choose.
         history: the epochs; empty for a probe alone.
         positions: of each split's readable images in the listing.
+        recipe: as it was used; differs from the setup's where memory ran out.
     """
 
     model: ResNet
@@ -44,6 +46,7 @@ class Fitted:
     choice: Choice | None
     history: list[Epoch]
     positions: dict[str, Rows]
+    recipe: Recipe
 
     @property
     def ships(self) -> str:
@@ -91,26 +94,41 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
             )
         _set_head(model, probe.head)
     if setup.unfreeze == 0:
-        return Fitted(model, model, probe, None, [], positions)
+        return Fitted(model, model, probe, None, [], positions, setup.recipe)
     net = _trainable_part(model, setup, material)
-    fitted = Fitted(model, net, probe, None, [], positions)
+    fitted = Fitted(model, net, probe, None, [], positions, setup.recipe)
     start = copy_state(net)
     while True:
         try:
             _fine_tune(fitted, setup, material, listing, (folder, weights), talk)
             break
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error) or setup.recipe.batch_size == 1:
+            if not out_of_memory(error) or setup.recipe.batch_size == 1:
                 raise
-        smaller = setup.recipe.batch_size // 2
-        talk.note(
-            f"out of memory at {setup.recipe.batch_size} images a step: going on with {smaller}"
-        )
-        setup = replace(setup, recipe=replace(setup.recipe, batch_size=smaller))
+        setup = smaller_steps(setup, talk)
+        fitted.recipe = setup.recipe
         net.load_state_dict(start)
     assert fitted.choice is not None
     fitted.take(fitted.choice.best.state)
     return fitted
+
+
+def smaller_steps(setup: Setup, talk: Talk) -> Setup:
+    """The same with half as many images a step, BatchNorm's mode decided anew; said."""
+    smaller = setup.recipe.batch_size // 2
+    talk.note(f"out of memory at {setup.recipe.batch_size} images a step: going on with {smaller}")
+    norm = resolve_norm(setup.options.norm, smaller, talk)
+    return replace(setup, recipe=replace(setup.recipe, batch_size=smaller, norm=norm))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says so: torch has a class of its own on GPUs and only words on CPUs."""
+    if isinstance(error, PlusxError):
+        return False
+    words = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        said in words for said in ("out of memory", "not enough memory", "can't allocate memory")
+    )
 
 
 def validation(listing: Listing, positions: Rows) -> Predictions:
@@ -182,13 +200,3 @@ def _groups(listing: Listing, positions: Rows) -> list[str] | None:
     if all(sample.group is None for sample in samples):
         return None
     return [sample.group or sample.path for sample in samples]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """torch says so in its own class on GPUs and only in words on CPUs."""
-    if isinstance(error, PlusxError | UsageError):
-        return False
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        said in words for said in ("out of memory", "not enough memory", "can't allocate memory")
-    )

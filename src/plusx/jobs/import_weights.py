@@ -104,6 +104,8 @@ def read_classes(file: PathLike) -> tuple[str, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         if column:
+            if int(column) < 1:
+                raise UsageError(f"--classes {name}: columns are counted from 1")
             delimiter = "\t" if "\t" in text else ","
             rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
             return tuple(row[int(column) - 1].strip() for row in rows if row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +104,16 @@ def open_backbone(
     if not setup.unfreeze:
         return engine, None, 0
     shape = _shape(engine, setup)
-    room = int(setup.options.cache_gib * 2**30 // (shape.row_bytes * len(samples)))
+    # A full disk kills a process that writes through a memory map, so some of it is left free.
+    allowed = min(setup.options.cache_gib * 2**30, 0.9 * shutil.disk_usage(folder).free)
+    room = int(allowed // (shape.row_bytes * len(samples)))
     views = min(room, setup.options.views or VIEWS, setup.recipe.epochs)
     if views:
         return engine, ActivationStore(folder, views * len(samples), shape), views
     gib = shape.row_bytes * len(samples) / 2**30
     note(
-        f"the trunk's activations take {gib:.1f} GiB, more than --cache-gib "
-        f"{setup.options.cache_gib:g}: the frozen trunk runs every epoch instead"
+        f"the trunk's activations take {gib:.2g} GiB, more than --cache-gib and the disk allow "
+        f"({allowed / 2**30:.2g} GiB): the frozen trunk runs every epoch instead"
     )
     return engine, None, 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,22 +79,31 @@ class TrainOptions:
                  "views": 1, "threads": 1, "seed": 0}  # fmt: skip
         for name, bound in least.items():
             value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be a whole number")
             if value is not None and value < bound:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
-        if self.folds and self.folds < 3:
+        if self.seed >= 2**63:
+            raise UsageError(f"--seed {self.seed} must be below 2**63")
+        if type(self.folds) is not int or (self.folds and self.folds < 3):
             raise UsageError(f"--folds {self.folds} must be at least 3 (or 0 for none)")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1")
-        if not self.cache_gib >= 0:
+        if not 0 <= self.cache_gib < math.inf:
             raise UsageError(f"--cache-gib {self.cache_gib} must be at least 0")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UsageError(
+                f"--precision {self.precision!r} is not one of auto, float32, bfloat16 for training"
+            )
         if self.norm not in ("auto", "train", "eval"):
             raise UsageError(f"--norm {self.norm!r} is not one of auto, train, eval")
         if self.class_weights not in ("auto", "balanced", "none"):
             raise UsageError(
                 f"--class-weights {self.class_weights!r} is not one of auto, balanced, none"
             )
-        if self.unfreeze is not None and self.unfreeze != "all" and self.unfreeze < 0:
-            raise UsageError(f"--unfreeze {self.unfreeze} must be 'all' or at least 0")
+        blocks = self.unfreeze
+        if blocks not in (None, "all") and (type(blocks) is not int or blocks < 0):
+            raise UsageError(f"--unfreeze {blocks} must be 'all' or a number of at least 0")
         if self.weights == "none" and self.unfreeze not in (None, "all"):
             raise UsageError(
                 f"--unfreeze {self.unfreeze} would freeze random weights; with --weights none "

@@ -77,7 +77,9 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
             rows.clear()
 
         def write(prediction: Prediction) -> None:
-            rows.append(_row(prediction, top))
+            path, *rest = _row(prediction, top)
+            # Parquet holds UTF-8: other bytes of a file name become \\udcxx
+            rows.append([path.encode("utf-8", "backslashreplace").decode(), *rest])
             if len(rows) == ROWS:
                 flush()
 

@@ -81,23 +81,59 @@ def load(path: PathLike) -> Run:
 def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> Iterator[Path]:
     """The folder of a new run; an existing one is never lost to a run that fails.
 
+    A new folder whose run fails before there is a checkpoint to go on from is removed.
+
     Raises:
         UsageError: ``out`` exists, and neither ``overwrite`` nor ``resume`` was asked for, or it
             holds something else than a run.
     """
-    if out is None:
-        yield _fresh(Path("runs"), Path(data).resolve().stem or "run")
+    if out is not None and resume:
+        yield Path(out)
         return
-    folder = Path(out)
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if not taken or resume:
+    if out is None:
+        folder = _fresh(Path("runs"), Path(data).resolve().stem or "run")
+    else:
+        folder = Path(out)
+        check_free(out, overwrite=overwrite)
+        if _taken(folder):
+            yield from _in_place_of(folder)
+            return
         _make(folder)
+    try:
         yield folder
+    except BaseException:
+        if not any(folder.rglob("checkpoints/*.pt")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_free(out: str | None, *, overwrite: bool) -> None:
+    """Refuse an ``out`` that is taken and may not be overwritten.
+
+    Raises:
+        UsageError: see ``run_folder``.
+    """
+    if out is None or not _taken(Path(out)):
         return
     if not overwrite:
-        raise UsageError(f"--out {folder}: exists already; give another name, or --overwrite")
-    if not (folder / "config.toml").is_file():
-        raise UsageError(f"--out {folder}: holds no run of plusx, so it is not overwritten")
+        raise UsageError(f"--out {out}: exists already; give another name, or --overwrite")
+    if not _is_run(Path(out)):
+        raise UsageError(f"--out {out}: holds no run of plusx, so it is not overwritten")
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether its config.toml was written by plusx (other programs have files of that name)."""
+    try:
+        return "plusx" in read_config(folder / "config.toml").get("versions", {})
+    except ArtifactError:
+        return False
+
+
+def _in_place_of(folder: Path) -> Iterator[Path]:
     aside = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     folder.rename(aside)
     try:
@@ -148,8 +184,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON without NaN, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON without NaN, atomically; bytes of file names that are no UTF-8 stand escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.isascii() and text.encode("utf-8", "ignore").decode() != text:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -195,4 +234,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(value, bool | int | float):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()

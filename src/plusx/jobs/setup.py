@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
-from plusx.errors import UsageError
+from plusx.errors import DataError, UsageError
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
@@ -94,6 +94,11 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
             f"{len(listing.part('val')) + len(listing.part('train'))} images set aside "
             f"(stratified, seed {options.seed})"
         )
+    if listing.ignored:
+        talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
+    for name in listing.classes:
+        if not name.isascii() and name.encode("utf-8", "ignore").decode() != name:
+            raise DataError(f"{options.data}: class name {name!r} is not UTF-8; rename it")
     network = create_network(
         options.model,
         weights=options.weights,
@@ -167,18 +172,21 @@ def _recipe(options: TrainOptions, images: int, talk: Talk) -> Recipe:
         epochs=epochs,
         batch_size=batch,
         optimizer=options.optimizer,  # type: ignore[arg-type]
-        lr=options.lr or default_lr(options.optimizer, batch, scratch=scratch),
+        lr=default_lr(options.optimizer, batch, scratch=scratch)
+        if options.lr is None
+        else options.lr,
         weight_decay=options.weight_decay,
         warmup=options.warmup,
         label_smoothing=options.label_smoothing,
         patience=max(4, epochs // 4) if patience is None else patience,
-        norm=_norm(options.norm, batch, talk),
+        norm=resolve_norm(options.norm, batch, talk),
         clip=1.0,
         seed=options.seed,
     )
 
 
-def _norm(asked: str, batch: int, talk: Talk) -> Norm:
+def resolve_norm(asked: str, batch: int, talk: Talk) -> Norm:
+    """The mode of trainable BatchNorm at ``batch`` images a step; a surprising one is said."""
     few = batch < SMALLEST_NORM_BATCH
     if asked == "auto":
         if few:
@@ -188,6 +196,8 @@ def _norm(asked: str, batch: int, talk: Talk) -> Norm:
                 "(--norm train to overrule)"
             )
         return "eval" if few else "train"
+    if asked == "train" and batch == 1:
+        raise UsageError("--norm train: one image a step has no statistics; give 2 or more")
     if asked == "train" and few:
         talk.note(f"BatchNorm statistics from {batch} images a step are noise; asked for by --norm")
     return "train" if asked == "train" else "eval"

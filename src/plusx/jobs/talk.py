@@ -40,9 +40,11 @@ class Talk:
             print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Something the user should know about the result; it also stands in the report."""
-        self.notes.append(text)
-        self.say(f"note: {text}")
+        """Something the user should know about the result; it also stands in the report. The same
+        text is said once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.say(f"note: {text}")
 
     @contextmanager
     def phase(self, label: str, total: int = 0) -> Iterator[Tick]:
@@ -53,8 +55,9 @@ class Talk:
                 yield tick
         else:
             yield lambda n, text: None
-        self.seconds[label] = round(time.perf_counter() - started, 3)
-        self._write(f"{label}: {self.seconds[label]:.1f} s")
+        seconds = time.perf_counter() - started
+        self.seconds[label] = round(self.seconds.get(label, 0.0) + seconds, 3)
+        self._write(f"{label}: {seconds:.1f} s")
 
     @contextmanager
     def counting(self, label: str, *, shown: bool = True) -> Iterator[Tick]:
@@ -70,7 +73,8 @@ class Talk:
         if self._log is None:
             self._pending.append(line)
             return
-        with self._log.open("a", encoding="utf-8") as file:
+        # backslashreplace: file names are bytes, and some are no UTF-8
+        with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
 

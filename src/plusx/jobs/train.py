@@ -15,6 +15,7 @@ import torch
 
 from plusx._version import __version__
 from plusx.data import folds, split_listing
+from plusx.errors import UsageError
 from plusx.evaluate import Predictions
 from plusx.jobs.assess import Evaluation, assess, entry, metrics, score
 from plusx.jobs.card import model_card
@@ -22,7 +23,7 @@ from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.report import write_report
-from plusx.jobs.run import Run, read_config, run_folder, write_config, write_json
+from plusx.jobs.run import Run, check_free, read_config, run_folder, write_config, write_json
 from plusx.jobs.setup import Setup, prepare
 from plusx.jobs.talk import Talk
 from plusx.runtime import seed_everything
@@ -43,40 +44,64 @@ def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: 
     Raises:
         PlusxError: one clear line; an existing run is never lost.
     """
-    return _train(TrainOptions.of(data, **options), talk or Talk(), resume=False)
+    return _train(TrainOptions.of(data, **options), talk or Talk())
 
 
 def resume(run: str | os.PathLike[str], *, talk: Talk | None = None) -> Run:
     """Go on with an interrupted run from its last whole epoch.
 
+    What was resolved when it began (precision, revision of the weights) stays.
+
     Raises:
-        PlusxError: the folder is no run, or its data cannot be used any more.
+        PlusxError: the folder is no training run, or its data or weights cannot be used any more.
     """
-    asked = read_config(Path(run) / "config.toml").get("asked", {})
-    options = TrainOptions.of(**(asked | {"out": os.fspath(run)}))
-    return _train(options, talk or Talk(), resume=True)
+    config = read_config(Path(run) / "config.toml")
+    if "asked" not in config:
+        raise UsageError(f"--resume {run}: is no training run (its config.toml says not how)")
+    asked = config["asked"] | {"out": os.fspath(run), "precision": config["hardware"]["precision"]}
+    if config["network"]["weights"].startswith("hub:"):
+        asked["weights"] = config["network"]["weights"].removeprefix("hub:")
+    return _train(TrainOptions.of(**asked), talk or Talk(), began=config)
 
 
-def _train(options: TrainOptions, talk: Talk, *, resume: bool) -> Run:
+def _train(options: TrainOptions, talk: Talk, began: dict[str, Any] | None = None) -> Run:
+    if began is None:
+        check_free(options.out, overwrite=options.overwrite)
     seed_everything(options.seed)
     setup = prepare(options, talk)
-    out, overwrite = options.out, options.overwrite
+    if began is not None and began["network"].get("sha256") != setup.network.sha256:
+        raise UsageError(
+            f"--resume {options.out}: {options.weights} are not the weights that the run began with"
+        )
+    out, overwrite, resume = options.out, options.overwrite, began is not None
     with run_folder(out, options.data, overwrite=overwrite, resume=resume) as folder:
         talk.log_to(folder / "train.log")
-        write_config(folder / "config.toml", setup.tables() | {"versions": versions()})
+        _write_config(setup, folder)
         cache = folder / "cache"
         cache.mkdir(exist_ok=True)
         try:
             _run(setup, folder, cache, talk)
+        except BaseException:
+            if (folder / "checkpoints" / "last.pt").exists() and not options.overwrite:
+                talk.say(f"to go on from the last whole epoch: plusx train --resume {folder}")
+            raise
         finally:
             shutil.rmtree(cache, ignore_errors=True)
         return Run(folder)
 
 
+def _write_config(setup: Setup, folder: Path, **more: dict[str, object]) -> None:
+    write_config(folder / "config.toml", setup.tables() | more | {"versions": versions()})
+
+
 def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
     material = gather(setup, cache, talk)
+    cached: dict[str, object] = {"views": material.views}
+    _write_config(setup, folder, cache=cached)
     out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []
     fitted = fit(setup, material, setup.listing, folder, talk)
+    if fitted.recipe != setup.recipe:
+        _write_config(replace(setup, recipe=fitted.recipe), folder, cache=cached)
     _save(setup, fitted, folder)
     evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
     found = metrics(setup, fitted, evaluations, material, talk)
