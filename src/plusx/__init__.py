@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from plusx.data.preprocessing import Preprocessing
     from plusx.errors import PlusxError
     from plusx.evaluate.predictions import Predictions
-    from plusx.jobs.evaluate import evaluate
     from plusx.jobs.import_weights import import_weights
     from plusx.jobs.run import Run, load
     from plusx.jobs.train import resume, train
@@ -37,7 +36,6 @@ _HOME = {
     "ResNetSpec": "plusx.model",
     "Run": "plusx.jobs.run",
     "create": "plusx.weights",
-    "evaluate": "plusx.jobs.evaluate",
     "import_weights": "plusx.jobs.import_weights",
     "load": "plusx.jobs.run",
     "resume": "plusx.jobs.train",
@@ -56,7 +54,6 @@ __all__ = [
     "Run",
     "__version__",
     "create",
-    "evaluate",
     "import_weights",
     "load",
     "resume",

@@ -66,8 +66,7 @@ class Hub:
     repo: str = "timm/resnet18.test"
     lfs: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
     fault: str = ""  # of the large file: short | tampered | hangup
-    status: int = 0  # of every answer, if not 0
-    error_code: str = ""
+    status: int = 0  # of every answer, if not 0; else repo "fault/STATUS-CODE" has its own
     hangups: int = 0  # how many more times the large file breaks off half way
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -123,8 +122,11 @@ class _HubHandler(_Handler):
         hub = self.hub
         hub.requests.append(f"{self.command} {self.path}")
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        fault = re.match(r"/fault/(\d+)-?(\w*)/", self.path)
         if hub.status:
-            self.send(hub.status, {"X-Error-Code": hub.error_code}, b"", body)
+            self.send(hub.status, {}, b"", body)
+        elif fault:
+            self.send(int(fault[1]), {"X-Error-Code": fault[2]}, b"", body)
         elif found is None or found[1] != hub.repo:
             self.send(401, {"X-Error-Message": "Invalid username or password."}, b"", body)
         elif found[2] not in ("main", "v1", hub.commit):

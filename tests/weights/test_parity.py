@@ -9,8 +9,10 @@ import torchvision
 from safetensors.torch import load_file
 
 from plusx.data.preprocessing import Preprocessing
+from plusx.errors import PlusxError
 from plusx.model import ResNet, cifar, variant
 from plusx.weights import create_network, load_artifact, save_artifact
+from plusx.weights.artifact import describe
 from plusx.weights.load import disk_state, load_weights
 from plusx.weights.timm_config import TIMM_NAMES
 
@@ -151,3 +153,25 @@ def test_a_folder_that_timm_wrote_comes_in(randomise, tmp_path):
     assert network.class_names == ("a", "b", "c")
     assert network.preprocessing.interpolation == peer.pretrained_cfg["interpolation"]
     assert difference(network.model, peer, image(64, 1)) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architecture": "resnet26d"}, "architecture 'resnet26d' is not one that plusx builds"),
+        ({"model_args": {"layers": [1, 1, 1, 1]}}, "resnet18 is changed there by layers"),
+        ({"model_args": {"global_pool": "max"}}, "resnet18 is changed there by global_pool"),
+        ({"global_pool": "catavgmax"}, "resnet18 is changed there by global_pool"),
+        ({"pretrained_cfg": {}}, "input_size None is not"),
+        ({"label_names": ["a"]}, "1 class names for a network with 1000 outputs"),
+    ],
+)
+def test_timm_configs_that_plusx_does_not_follow(config, said):
+    plain = {"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 224, 224]}}
+    described = describe(plain, "there")
+    assert described.spec == variant("resnet18")
+    assert described.preprocessing.interpolation == "bicubic"  # timm's default
+    with pytest.raises(PlusxError) as caught:
+        describe(plain | config, "there")
+    assert str(caught.value).startswith("there: ")
+    assert said in str(caught.value)

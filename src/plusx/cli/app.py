@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 from typing import Annotated
 
@@ -15,7 +17,6 @@ app = typer.Typer(
     name="plusx",
     help="Residual networks for image recognition: from a folder of images to a classifier you can "
     "trust and ship.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -54,18 +55,36 @@ def options(
 def main() -> None:
     """Run the command line. Exit codes: 0 done; 1 done, but some items failed; 2 usage or input;
     130 interrupted."""
+    _print_any_name()
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except PlusxError as error:
         sys.exit(_complain(str(error)))
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         sys.exit(_complain(f"{named}{error.strerror or error}"))
     except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        # Typer's usage errors: its versions carry click under different names
+        said = getattr(error, "format_message", None)
+        if said is None:
+            raise
+        sys.exit(_complain(f"{said()} (plusx {' '.join(sys.argv[1:2])} --help)"))
+    if code == 130:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _print_any_name() -> None:
+    """File names may hold bytes that are no UTF-8, or characters the terminal lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def _complain(text: str) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    one_line = " ".join(text.split("\n"))
+    print(f"error: {one_line}", file=sys.stderr)
     return 2

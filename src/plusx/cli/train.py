@@ -50,7 +50,9 @@ def train(
     ] = None,
     weight_decay: Annotated[float, typer.Option(help="Of convolutions and linear layers.")] = 0.05,
     warmup: Annotated[float, typer.Option(help="Fraction of the steps.")] = 0.1,
-    label_smoothing: Annotated[float, typer.Option(help="0 for none.")] = 0.1,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="[default: 0.1 from scratch, else 0]")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Epochs without gain before stopping; 0: never stop.")
     ] = None,
@@ -97,6 +99,8 @@ def train(
     from plusx.jobs import train as job
     from plusx.jobs.talk import Talk
 
+    if resume is not None and (changed := _changed(given) + ["--dry-run"] * dry_run):
+        raise UsageError(f"--resume goes on as the run began; leave out {', '.join(changed)}")
     talk = Talk()
     if dry_run and data is not None:
         _estimate(data, given, talk, as_json)
@@ -117,6 +121,16 @@ def train(
     print(f"model:   {run.model_path}")
     print(f"report:  {run.report_path}")
     print(f"next:    plusx predict {run.path} IMAGE...")
+
+
+def _changed(given: dict[str, Any]) -> list[str]:
+    """The options that were given another value than their default."""
+    from dataclasses import fields
+
+    from plusx.jobs.options import TrainOptions
+
+    usual = {field.name: field.default for field in fields(TrainOptions)}
+    return [f"--{name.replace('_', '-')}" for name in given if given[name] != usual[name]]
 
 
 def _unfreeze(text: str | None) -> int | str | None:

@@ -34,7 +34,7 @@ class TorchEngine:
         self.device, self.dtype = device, dtype
         self._trunk, self._top = split_trunk(folded, top_blocks)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what comes out may be trained on
     def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) float32 -> activation (N, C', H', W') in ``dtype``, pooled features (N, P).
 

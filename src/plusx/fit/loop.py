@@ -24,6 +24,9 @@ from plusx.model.surgery import training_mode
 _CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
 
 
+_CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
+
+
 @dataclass(frozen=True)
 class Hardware:
     """Where and in which precision the loop computes."""
@@ -59,8 +62,8 @@ class Progress:
         """
         if not math.isfinite(loss):
             raise PlusxError(
-                f"the loss became {loss} in epoch {self.epoch} at learning rate {self.lr:g}; try "
-                "a smaller --lr"
+                f"the loss became {loss} in epoch {self.epoch} at learning rate {self.lr:g}; "
+                f"{_CALMER}"
             )
         self.losses.append(loss)
         self.images += images
@@ -105,41 +108,40 @@ def train_network(
     parameters = [p for p in net.parameters() if p.requires_grad]
     checkpoint = folder / "checkpoints" / "last.pt"
     done, rows = _resume(checkpoint, net, optimizer, choice)
-    history = History(folder, rows)
-    if not rows:
-        history.add(_candidate(net, val, hardware, choice, Progress(0, recipe.lr)))
-    steps_per_epoch = max(1, train.images // recipe.batch_size)
+    with History(folder, rows) as history:
+        if not rows:
+            history.add(_candidate(net, val, hardware, choice, Progress(0, recipe.lr)))
+        steps_per_epoch = max(1, train.images // recipe.batch_size)
 
-    for epoch in range(done + 1, recipe.epochs + 1):
-        if recipe.patience and epoch - 1 - choice.last_gain >= recipe.patience:
-            break
-        progress = Progress(epoch, recipe.lr)
-        training_mode(net, norm_statistics=recipe.norm == "train")
-        steps = enumerate(train.shuffled(epoch), start=(epoch - 1) * steps_per_epoch)
-        for number, (inputs, targets, _) in steps:
-            progress.lr = recipe.lr_at(number, recipe.epochs * steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = progress.lr
-            logits = forward(net, inputs, hardware)
-            loss = criterion(logits.float(), targets.to(hardware.device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            optimizer.step()
-            progress.add(loss.item(), len(targets))
-            tick(Step(epoch, len(targets), progress.losses[-1], choice.best.score[0]))
-        history.add(_candidate(net, val, hardware, choice, progress))
-        save_checkpoint(
-            checkpoint,
-            {
-                "epoch": epoch,
-                "net": net.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "choice": choice.state_dict(),
-                "history": [vars(row) for row in history.rows],
-            },
-        )
-    history.close()
+        for epoch in range(done + 1, recipe.epochs + 1):
+            if recipe.patience and epoch - 1 - choice.last_gain >= recipe.patience:
+                break
+            progress = Progress(epoch, recipe.lr)
+            training_mode(net, norm_statistics=recipe.norm == "train")
+            steps = enumerate(train.shuffled(epoch), start=(epoch - 1) * steps_per_epoch)
+            for number, (inputs, targets, _) in steps:
+                progress.lr = recipe.lr_at(number, recipe.epochs * steps_per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = progress.lr
+                logits = forward(net, inputs, hardware)
+                loss = criterion(logits.float(), targets.to(hardware.device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                optimizer.step()
+                progress.add(loss.item(), len(targets))
+                tick(Step(epoch, len(targets), progress.losses[-1], choice.best.score[0]))
+            history.add(_candidate(net, val, hardware, choice, progress))
+            save_checkpoint(
+                checkpoint,
+                {
+                    "epoch": epoch,
+                    "net": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "choice": choice.state_dict(),
+                    "history": [vars(row) for row in history.rows],
+                },
+            )
     return history.rows
 
 
@@ -199,6 +201,8 @@ def _candidate(
     rate = progress.images / (time.perf_counter() - progress.started)
     epoch, losses = progress.epoch, progress.losses
     logits = all_logits(net, val, hardware)
+    if not np.isfinite(logits).all():
+        raise PlusxError(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
     name = f"epoch {epoch}" if epoch else "start"
     found = choice.offer(name, epoch, logits, lambda: copy_state(net))
     own = found.log_probabilities[np.arange(len(found)), found.targets]

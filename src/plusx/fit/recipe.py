@@ -88,4 +88,4 @@ def default_lr(optimizer: str, batch_size: int, *, scratch: bool) -> float:
     """Peak learning rate where none is asked for; scaled with the batch, by its root for AdamW."""
     if optimizer == "sgd":
         return (0.1 if scratch else 0.01) * batch_size / 128
-    return (1e-3 if scratch else 2e-4) * math.sqrt(batch_size / 32)
+    return (1e-3 if scratch else 1e-4) * math.sqrt(batch_size / 32)

@@ -117,7 +117,7 @@ def smaller_steps(setup: Setup, talk: Talk) -> Setup:
     """The same with half as many images a step, BatchNorm's mode decided anew; said."""
     smaller = setup.recipe.batch_size // 2
     talk.note(f"out of memory at {setup.recipe.batch_size} images a step: going on with {smaller}")
-    norm = resolve_norm(setup.options.norm, smaller, talk)
+    norm = resolve_norm(setup.options.norm, smaller, setup.unfreeze, talk)
     return replace(setup, recipe=replace(setup.recipe, batch_size=smaller, norm=norm))
 
 

@@ -29,9 +29,10 @@ class TrainOptions:
         lr: peak learning rate.
         weight_decay: of convolutions and linear layers.
         warmup: fraction of the steps.
-        label_smoothing: 0 for none.
+        label_smoothing: by default 0.1 from scratch and 0 after a probe.
         patience: epochs without gain before stopping; 0 never stops.
-        norm: ``auto``, ``train`` or ``eval``: the mode of trainable BatchNorm.
+        norm: ``auto``, ``train`` or ``eval``: the mode of trainable BatchNorm; ``auto`` keeps its
+            statistics behind a frozen trunk and below 16 images a step.
         class_weights: ``auto`` (where the largest class has twice the images of the smallest),
             ``balanced`` or ``none``.
         image_size: pixels that the network sees; by default what its weights were made for.
@@ -59,7 +60,7 @@ class TrainOptions:
     lr: float | None = None
     weight_decay: float = 0.05
     warmup: float = 0.1
-    label_smoothing: float = 0.1
+    label_smoothing: float | None = None
     patience: int | None = None
     norm: str = "auto"
     class_weights: str = "auto"

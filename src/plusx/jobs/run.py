@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
@@ -20,6 +20,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from plusx.jobs.evaluate import Result
 
 PathLike = str | os.PathLike[str]
 
@@ -66,6 +69,12 @@ class Run:
         if self._predictor is None:
             self._predictor = Predictor(self.model_path)
         return self._predictor.predict(source)
+
+    def evaluate(self, data: PathLike, **options: Any) -> Result:
+        """Score the run on labelled images; see ``plusx.jobs.evaluate.evaluate``."""
+        from plusx.jobs.evaluate import evaluate
+
+        return evaluate(self.path, data, **options)
 
 
 def load(path: PathLike) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from plusx.jobs.options import TrainOptions
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision, world
 from plusx.weights import Network, create_network
+
+T = TypeVar("T")
 
 UNEVEN = 2.0
 """Largest over smallest class above which ``--class-weights auto`` weighs the classes."""
@@ -122,7 +125,7 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
             images, size=preprocessing.size, channels=preprocessing.channels
         ),
         unfreeze=unfreeze,
-        recipe=_recipe(options, images, talk if unfreeze != 0 else Talk(quiet=True)),
+        recipe=_recipe(options, images, unfreeze, talk),
         hardware=hardware,
         threads=options.threads or cpu_count(),
     )
@@ -163,30 +166,35 @@ def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None
     return options.unfreeze
 
 
-def _recipe(options: TrainOptions, images: int, talk: Talk) -> Recipe:
+def _recipe(options: TrainOptions, images: int, unfreeze: int | None, talk: Talk) -> Recipe:
     scratch = options.from_scratch
     batch = min(options.batch_size, images)
     epochs = options.epochs or default_epochs(images, scratch=scratch)
-    patience = options.patience
     return Recipe(
         epochs=epochs,
         batch_size=batch,
         optimizer=options.optimizer,  # type: ignore[arg-type]
-        lr=default_lr(options.optimizer, batch, scratch=scratch)
-        if options.lr is None
-        else options.lr,
+        lr=_given(options.lr, default_lr(options.optimizer, batch, scratch=scratch)),
         weight_decay=options.weight_decay,
         warmup=options.warmup,
-        label_smoothing=options.label_smoothing,
-        patience=max(4, epochs // 4) if patience is None else patience,
-        norm=resolve_norm(options.norm, batch, talk),
+        # The probe's head is as sure as it should be; smoothing would only make it less so.
+        label_smoothing=_given(options.label_smoothing, 0.1 if scratch else 0.0),
+        patience=_given(options.patience, max(4, epochs // 4)),
+        norm=resolve_norm(options.norm, batch, unfreeze, talk),
         clip=1.0,
         seed=options.seed,
     )
 
 
-def resolve_norm(asked: str, batch: int, talk: Talk) -> Norm:
-    """The mode of trainable BatchNorm at ``batch`` images a step; a surprising one is said."""
+def resolve_norm(asked: str, batch: int, unfreeze: int | None, talk: Talk) -> Norm:
+    """The mode of trainable BatchNorm at ``batch`` images a step; a surprising one is said.
+
+    ``auto`` trains the statistics where the whole network learns from enough images. Behind a
+    frozen trunk they stay: what it gives does not change, and on a few hundred images new
+    statistics cost 3 (ants and bees) to 16 points (EuroSAT) of top-1 with ResNet-18.
+    """
+    if unfreeze == 0:  # nothing but the head learns
+        return "eval"
     few = batch < SMALLEST_NORM_BATCH
     if asked == "auto":
         if few:
@@ -195,9 +203,13 @@ def resolve_norm(asked: str, batch: int, talk: Talk) -> Norm:
                 f"{SMALLEST_NORM_BATCH}): its running statistics stay as they are "
                 "(--norm train to overrule)"
             )
-        return "eval" if few else "train"
+        return "eval" if few or unfreeze is not None else "train"
     if asked == "train" and batch == 1:
         raise UsageError("--norm train: one image a step has no statistics; give 2 or more")
     if asked == "train" and few:
         talk.note(f"BatchNorm statistics from {batch} images a step are noise; asked for by --norm")
     return "train" if asked == "train" else "eval"
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

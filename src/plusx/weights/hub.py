@@ -113,10 +113,8 @@ def _from_cache(
         found = try_to_load_from_cache(repo, filename, revision=revision)
         if isinstance(found, str):
             path = Path(found)
-            notes: tuple[str, ...] = (f"{hub_id}: {why}; used the cached copy",)
-            if path.is_symlink():  # to a blob that has its etag as its name
-                notes += _verify(path, path.readlink().name, hub_id)
-            return HubFile(path, path.parent.name, notes)
+            said = f"{hub_id}: {why}; used the cached copy"
+            return HubFile(path, path.parent.name, (said, *_verify(path, None, hub_id)))
     raise HubUnreachable(
         f"{hub_id}: {why} and nothing is cached; try again when online, or {REMEDIES}"
     ) from error
@@ -124,8 +122,10 @@ def _from_cache(
 
 def _verify(path: Path, etag: str | None, hub_id: str) -> tuple[str, ...]:
     """Compare the file with the hash in its etag; remove it and raise where they differ."""
+    if path.is_symlink():
+        etag = path.readlink().name  # the cache names each blob by its etag
     if etag is None or len(etag) not in (40, 64):
-        return (f"{hub_id}: the hub states no hash of {path.name}, so it could not be verified",)
+        return (f"{hub_id}: no hash of {path.name} is known, so it could not be verified",)
     digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(usedforsecurity=False)
     if len(etag) == 40:  # git's hash of a blob
         digest.update(b"blob %d\0" % path.stat().st_size)

@@ -183,8 +183,8 @@ def _preprocessing(source: Source, spec: ResNetSpec) -> tuple[Preprocessing, tup
         used = Preprocessing.for_size(spec.image_size, spec.in_channels)
         notes = [
             f"{source.path.name}: a bare file states no preprocessing; used that of {spec.name}: "
-            f"short side {used.resize}, crop {used.size}, {used.interpolation}, ImageNet mean "
-            "and std"
+            f"short side {used.resize}, crop {used.size}, {used.interpolation}, ImageNet's mean "
+            f"and std{'' if used.channels == 3 else ', averaged over its channels'}"
         ]
         if spec.block == "bottleneck":
             kind = "v1 (stride on the first 1x1)" if spec.bottleneck_stride == "1x1" else "v1.5"

@@ -87,7 +87,7 @@ def timm_config(
         "fixed_input_size": False,
         "num_classes": spec.classes,
         "pool_size": None,
-        # timm 1.0.15 takes the convolution named here to be for 3 channels and would draw it at
+        # timm 1.0.16 takes the convolution named here to be for 3 channels and would draw it at
         # random for 4; unnamed, it is loaded as it is.
         "first_conv": "conv1" if spec.in_channels == 3 else None,
         "classifier": "fc",
