@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,7 +41,8 @@ def predictions_file(path: Path, top: int) -> Iterator[Write]:
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or could never be made
+            beside.unlink()
 
 
 @contextmanager

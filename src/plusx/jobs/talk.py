@@ -29,9 +29,7 @@ class Talk:
     def log_to(self, path: Path) -> None:
         """Write the log to ``path`` from now on, what was said before included."""
         self._log = path
-        lines, self._pending = self._pending, []
-        for line in lines:
-            self._write(line)
+        self._write(f"log of {path.parent.name}")
 
     def say(self, text: str) -> None:
         """One line of information."""
@@ -69,13 +67,13 @@ class Talk:
             yield tick
 
     def _write(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        self._pending.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self._log is None:
-            self._pending.append(line)
             return
         # backslashreplace: file names are bytes, and some are no UTF-8
         with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(line + "\n")
+            file.writelines(self._pending)
+        self._pending.clear()
 
 
 @contextmanager

@@ -1,0 +1,127 @@
+"""Runs of weights that exist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import plusx
+from plusx.errors import UsageError, WeightsError
+from plusx.jobs.import_weights import read_classes
+from plusx.jobs.talk import Talk
+from plusx.weights.load import disk_state
+
+NAMES = tuple(f"thing {i}" for i in range(10))
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A CIFAR ResNet-8 as old training scripts left them: wrapped, each name prefixed."""
+    net = plusx.create("resnet8_cifar_a", weights="none", seed=3)
+    state = {f"module.{name}": value for name, value in disk_state(net).items()}
+    state = {name.replace("fc.", "linear."): value for name, value in state.items()}
+    path = tmp_path / "resnet8.th"
+    torch.save({"state_dict": state, "best_prec1": 9.0}, path)
+    return path
+
+
+def bring(file: Path, out: Path, **options: Any) -> plusx.Run:
+    return plusx.import_weights(
+        file, out, **({"model": "resnet8_cifar_a", "talk": Talk(quiet=True)} | options)
+    )
+
+
+def test_an_old_file_becomes_a_run_that_predicts_and_evaluates(
+    old_file: Path, make_stripes: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = bring(old_file, tmp_path / "run", classes=NAMES)
+    net = plusx.create("resnet8_cifar_a", weights="none", seed=3).eval()
+    loaded = plusx.create(weights=str(run.path)).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(net(x), loaded(x))
+    assert run.metrics == {}
+    assert run.top1 is None
+    data = make_stripes(tmp_path / "data", {"thing 1": 3, "thing 7": 2})
+    answer = run.predict(data / "thing 1" / "000.png")
+    assert answer.classes == NAMES  # type: ignore[union-attr]
+    talk = Talk(quiet=True)
+    found = run.evaluate(data, talk=talk).to_json()
+    assert found["n"] == 5
+    assert found["classes"] == list(NAMES)
+    assert any(
+        "8 of the model's classes are absent from the data: thing 0" in n for n in talk.notes
+    )
+
+
+def test_classes_without_names_are_numbered_and_said(old_file: Path, tmp_path: Path) -> None:
+    talk = Talk(quiet=True)
+    run = bring(old_file, tmp_path / "run", talk=talk)
+    config = json.loads((run.model_path / "config.json").read_text())
+    assert config["label_names"] == [f"class_{i}" for i in range(10)]
+    assert any("class_0 to class_9" in note for note in talk.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "suffix"),
+    [
+        ("names.txt", "\ufeff" + "\n".join(NAMES) + "\n\n", ""),
+        ("names.json", json.dumps(NAMES), ""),
+        ("names.tsv", "".join(f"n{i}\t{name}\tx\n" for i, name in enumerate(NAMES)), ":2"),
+        ("names.csv", "".join(f'"{name}",n{i}\n' for i, name in enumerate(NAMES)), ":1"),
+    ],
+)
+def test_names_from_a_file(
+    old_file: Path, tmp_path: Path, name: str, text: str, suffix: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    run = bring(old_file, tmp_path / "run", classes=f"{file}{suffix}")
+    config = json.loads((run.model_path / "config.json").read_text())
+    assert tuple(config["label_names"]) == NAMES
+
+
+def test_the_wrong_number_of_names_leaves_nothing(old_file: Path, tmp_path: Path) -> None:
+    for names in (NAMES[:9], (*NAMES[:9], NAMES[0])):
+        with pytest.raises(UsageError, match=r"\(9 different\), but file:resnet8\.th has 10"):
+            bring(old_file, tmp_path / "run", classes=names)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("names.json", '{"0": "cat"}', "must be a JSON list of names"),
+        ("names.json", "[", "is no list of names"),
+        ("names.csv:3", "a,b\nc,d\n", "has no column 3 in every row"),
+        ("names.csv:0", "a,b\nc,d\n", "columns are counted from 1"),
+        ("absent.txt", None, "cannot be read"),
+    ],
+)
+def test_a_file_that_names_nothing(tmp_path: Path, name: str, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / name.partition(":")[0]).write_text(text)
+    with pytest.raises(UsageError, match="--classes ") as refused:
+        read_classes(tmp_path / name)
+    assert said in str(refused.value)
+
+
+def test_weights_that_do_not_fit_or_are_none(old_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="look like resnet8_cifar_a"):
+        bring(old_file, tmp_path / "run", model="resnet14_cifar_a")
+    for word in ("auto", "none"):
+        with pytest.raises(UsageError, match=f"weights '{word}'"):
+            plusx.import_weights(word, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_folder_needs_neither_model_nor_names(tiny_weights: Path, tmp_path: Path) -> None:
+    run = plusx.import_weights(tiny_weights, tmp_path / "run", talk=Talk(quiet=True))
+    config = json.loads((run.model_path / "config.json").read_text())
+    assert config["label_names"] == list("vwxyz")
+    with pytest.raises(UsageError, match="exists already"):
+        plusx.import_weights(tiny_weights, tmp_path / "run", talk=Talk(quiet=True))
