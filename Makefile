@@ -26,7 +26,8 @@ help:
 
 demo: .venv/.installed
 	$(BIN)/plusx train $(TILES) --weights bundled --out runs/demo --overwrite
-	$(BIN)/plusx predict runs/demo '$(TILES)/*/*51.jpg' --top 2
+	$(BIN)/plusx evaluate runs/demo $(TILES) --split test
+	$(BIN)/plusx predict runs/demo '$(TILES)/test/*/*1.jpg' --top 2
 	@echo
 	@echo "Done. Open this page in a browser: $(CURDIR)/runs/demo/report.html"
 

@@ -25,9 +25,8 @@ PACKAGE = ROOT / "src" / "plusx"
 
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "typing-extensions": "typing_extensions"}
 """Name on the package index -> name in an import, where they differ in more than - and _."""
-UNSEEN = {"tensorboard", "torchvision"}
-"""Declared, though never imported: torch needs tensorboard to write its events, and torchvision
-goes with torch, so that its state dicts can be loaded where plusx is installed."""
+UNSEEN = {"tensorboard"}
+"""Declared, though never imported: torch needs it to write TensorBoard events."""
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,8 @@ def test_the_headline_of_a_fine_tuned_network_is_never_the_probes(
     assert {entry["split"] for entry in report} == {"val", "train+val"}
     assert fitted.ships.startswith("epoch")
     assert metrics(setup, fitted, found, material, talk)["headline"]["split"] == "val"
+    of_the_probe = [entry for entry in report if entry["split"] == "train+val"]
+    assert metrics(setup, fitted, of_the_probe, material, talk)["headline"] is None
     fitted.choice.best.epoch = 0  # type: ignore[union-attr]
     assert fitted.ships == "probe"
     assert metrics(setup, fitted, found, material, talk)["headline"]["split"] == "train+val"

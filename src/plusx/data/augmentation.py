@@ -22,7 +22,7 @@ class Augmentation:
         hflip: probability of a left-right flip.
         vflip: probability of an upside-down flip (for images without an up: tiles, cells).
         brightness: factors are drawn from 1 - b to 1 + b.
-        contrast: the same, about the image's mean grey.
+        contrast: the same, about the image's mean grey; like brightness for 1 or 3 channels.
         saturation: the same, about the pixel's grey; 3 channels only.
 
     Raises:
@@ -62,7 +62,7 @@ class Augmentation:
         Args:
             n_images: training images.
             size: side of the network's input, in pixels.
-            channels: saturation is left alone for other than 3.
+            channels: light is left alone for other than 1 and 3, saturation for other than 3.
         """
         decades = math.log10(max(n_images, 1)) - 3
         least = 0.5 - 0.25 * min(max(decades / 2, 0.0), 1.0)
@@ -72,8 +72,8 @@ class Augmentation:
         return cls(
             scale=(least, 1.0),
             ratio=ratio,
-            brightness=0.2,
-            contrast=0.2,
+            brightness=0.2 if channels in (1, 3) else 0.0,
+            contrast=0.2 if channels in (1, 3) else 0.0,
             saturation=0.2 if channels == 3 else 0.0,
         )
 
@@ -116,19 +116,21 @@ class Augmentation:
         return image[:, top : top + h, left : left + w]
 
     def _light(self, x: torch.Tensor, change: np.ndarray) -> torch.Tensor:
-        """(C, H, W) in 0..1 -> the same with brightness, contrast and saturation changed.
+        """(C, H, W) in 0..1 -> the same with brightness, contrast and saturation changed."""
+        if not (self.brightness or self.contrast or self.saturation):
+            return x
+        if x.shape[0] != 3 and (self.saturation or x.shape[0] != 1):
+            raise UsageError(
+                f"augmentation of {x.shape[0]} channels cannot change brightness or contrast "
+                "(1 or 3 channels) or saturation (3)"
+            )
+        # Imported here: it takes a second or two that a probe need not pay.
+        from torchvision.transforms.v2 import functional
 
-        The arithmetic is that of torchvision's ``v2.functional.adjust_*`` on float tensors,
-        written out because importing torchvision takes a second.
-        """
-        if self.brightness:
-            x = (x * (1 + self.brightness * change[0])).clamp(0, 1)
-        if self.contrast:
-            x = _blend(x, _grey(x).mean(), 1 + self.contrast * change[1])
+        x = functional.adjust_brightness(x, 1 + self.brightness * float(change[0]))
+        x = functional.adjust_contrast(x, 1 + self.contrast * float(change[1]))
         if self.saturation:
-            if x.shape[0] != 3:
-                raise UsageError(f"augmentation saturation needs 3 channels, not {x.shape[0]}")
-            x = _blend(x, _grey(x), 1 + self.saturation * change[2])
+            x = functional.adjust_saturation(x, 1 + self.saturation * float(change[2]))
         return x
 
 
@@ -143,14 +145,3 @@ def view_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 def _between(bounds: tuple[float, float], share: float) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * share
-
-
-def _grey(x: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) -> (1, H, W): ITU-R 601 for 3 channels, the average for any other number."""
-    if x.shape[0] != 3:
-        return x.mean(dim=0, keepdim=True)
-    return (0.2989 * x[0] + 0.587 * x[1] + 0.114 * x[2])[None]
-
-
-def _blend(x: torch.Tensor, other: torch.Tensor, factor: float) -> torch.Tensor:
-    return (other + factor * (x - other)).clamp(0, 1)

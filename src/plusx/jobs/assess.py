@@ -113,12 +113,15 @@ def _counts(listing: Listing, fitted: Fitted) -> dict[str, dict[str, int]]:
 
 
 def _headline(fitted: Fitted, evaluations: list[Evaluation]) -> dict[str, Any] | None:
-    """The figure to quote: the best-founded report figure of what ships."""
+    """The figure to quote: the best-founded report figure of what ships, if there is one."""
     order = ["test", "out of fold", "train+val", "val"]
     if fitted.ships != "probe":
-        order.remove("train+val")  # a figure of the probe says little about another model
-        order.append("train+val")
-    reporting = [e for e in evaluations if e["role"] == "report" and e["figures"].get("top1")]
+        order.remove("train+val")  # the probe's figure: it says little about another model
+    reporting = [
+        e
+        for e in evaluations
+        if e["role"] == "report" and e["split"] in order and e["figures"].get("top1")
+    ]
     reporting.sort(key=lambda e: order.index(e["split"]))
     if not reporting:
         return None

@@ -26,6 +26,20 @@ _SPECS = [
         ResNetSpec(f"resnet{n}_v1", "bottleneck", depths, _FOUR, bottleneck_stride="1x1")
         for n, depths in _DEPTHS.items()
     ),
+    # Our own, for small images: its trained weights come with plusx (weights/bundled/README.md).
+    # Features of the last three stages: on tiles, edges and texture tell as much as objects do.
+    ResNetSpec(
+        "plusx_small",
+        "basic",
+        (1, 1, 2, 1),
+        (32, 64, 128, 256),
+        stem="3x3",
+        stem_width=32,
+        stem_stride=2,
+        stem_pool="none",
+        feature_stages=3,
+        image_size=64,
+    ),
 ]
 
 VARIANTS: dict[str, ResNetSpec] = {spec.name: spec for spec in _SPECS}
