@@ -3,8 +3,8 @@
 The peer is the "ConvNet as fixed feature extractor" part of PyTorch's transfer-learning tutorial
 (https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html): frozen ResNet-18,
 batch 4, 25 epochs, SGD, a full forward of every image each epoch. Same weights, same images. Each
-contestant is a process of its own, timed from its start until its result is on disk (plusx: artifact
-and metrics; in brackets until the process has ended, with the report), the three in turn,
+contestant is a process of its own, timed from its start until its result is on disk (artifact and
+metrics; the end of the process, after the report, is printed too), the three in turn,
 ``--repeats`` times.
 
     python benchmarks/transfer.py --data hymenoptera/ --weights resnet18.safetensors

@@ -455,7 +455,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--eurosat", type=Path, required=True, help="folder of class folders")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--images", type=int, default=300_000, help="views to train on")
+    parser.add_argument("--images", type=int, default=270_000, help="views to train on")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=2)

@@ -34,7 +34,6 @@ VERBS = ("train", "predict", "evaluate", "import")
 NETWORK = "resnet14_cifar_a"
 BACKBONE = "backbone"  # a model folder made by ``reader``, so that nothing is downloaded
 SMOKE = {
-    "bundled": BACKBONE,
     "timm/resnet50.a1_in1k": BACKBONE,
     "resnet18": NETWORK,
     "resnet50": NETWORK,
