@@ -101,7 +101,7 @@ def run_seed(folder: Path, seed: int, runs: list[dict[str, Any]], save: Any) -> 
             data, out = Path(scratch) / f"train{size}", Path(scratch) / f"run-{size}-{arm}"
             talk = Talk(quiet=True)
             run = plusx.train(data, out=str(out), seed=seed, talk=talk, **ARMS[arm])
-            predicted = plusx.evaluate(out, tested, talk=talk).predictions
+            predicted = run.evaluate(tested, talk=talk).predictions
             right = predicted.logits.argmax(1) == predicted.targets
             top1 = float(np.mean(right))
             ships = json.loads((run.model_path / "config.json").read_text())["plusx"]

@@ -42,7 +42,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from plusx.data import Preprocessing
-from plusx.model import ResNet, ResNetSpec
+from plusx.model import ResNet, ResNetSpec, variant
 from plusx.weights.load import disk_state
 
 CLASSES = (
@@ -58,19 +58,7 @@ CLASSES = (
 LEFT_OUT = ("Highway", "River")
 SIZE = 64  # pixels, height and width of a tile
 HELD_OUT = 2_000
-SPEC = ResNetSpec(
-    "plusx_small",
-    "basic",
-    depths=(1, 1, 2, 1),
-    widths=(32, 64, 128, 256),
-    stem="3x3",
-    stem_width=32,
-    stem_stride=2,
-    stem_pool="none",
-    feature_stages=3,
-    classes=len(CLASSES),
-    image_size=SIZE,
-)
+SPEC = variant("plusx_small").replace(classes=len(CLASSES))
 OUT = Path(__file__).parents[1] / "src" / "plusx" / "weights" / "bundled"
 
 

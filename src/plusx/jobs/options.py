@@ -41,7 +41,7 @@ class TrainOptions:
         cache_gib: at most this much disk for cached activations; above it they are streamed.
         val_fraction: share of the images for validation, where the data names none.
         folds: train this many times for out-of-fold figures before the model that ships; 0 or
-            at least 3.
+            at least 2.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
@@ -86,8 +86,8 @@ class TrainOptions:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
         if self.seed >= 2**63:
             raise UsageError(f"--seed {self.seed} must be below 2**63")
-        if type(self.folds) is not int or (self.folds and self.folds < 3):
-            raise UsageError(f"--folds {self.folds} must be at least 3 (or 0 for none)")
+        if type(self.folds) is not int or self.folds < 0 or self.folds == 1:
+            raise UsageError(f"--folds {self.folds} must be at least 2 (or 0 for none)")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1")
         if not 0 <= self.cache_gib < math.inf:

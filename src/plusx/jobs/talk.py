@@ -79,26 +79,23 @@ class Talk:
 @contextmanager
 def _bar(label: str, total: int | None) -> Iterator[Tick]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.table import Column
+
+    def whole() -> Column:  # on a narrow terminal the bar shrinks, not the words
+        return Column(no_wrap=True)
 
     columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.description}", table_column=whole()),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("{task.fields[rate]}", table_column=whole()),
+        TimeLeft(compact=True, table_column=whole()),
+        TextColumn("left", table_column=whole()),
+        TextColumn("{task.fields[text]}", table_column=whole()),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), expand=True) as progress:
         task = progress.add_task(label, total=total, rate="", text="")
         started, done = time.perf_counter(), 0
 
