@@ -42,11 +42,14 @@ def test_the_best_on_all_images_wins_and_ties_go_to_the_earlier() -> None:
     assert choice.best.score[0] == 5 / 8
 
 
-def test_of_equally_many_right_the_surer_wins() -> None:
+def test_of_equally_many_right_the_surer_epoch_wins_but_never_over_the_probe() -> None:
     choice = Choice(images(), seed=0)
-    choice.offer("start", 0, answers(list(range(8)), sure=1.0), lambda: named(0))
-    choice.offer("epoch 1", 1, answers(list(range(8)), sure=3.0), lambda: named(1))
-    assert choice.best.epoch == 1
+    choice.offer("start", 0, answers(list(range(6)), sure=1.0), lambda: named(0))
+    choice.offer("epoch 1", 1, answers(list(range(6)), sure=3.0), lambda: named(1))
+    assert [winner.epoch for winner in choice.winners] == [0, 0, 0]
+    choice.offer("epoch 2", 2, answers(list(range(8)), sure=1.0), lambda: named(2))
+    choice.offer("epoch 3", 3, answers(list(range(8)), sure=3.0), lambda: named(3))
+    assert choice.best.epoch == 3
 
 
 def test_each_half_chooses_on_its_own_images_alone() -> None:

@@ -77,6 +77,10 @@ class Choice:
     ) -> Predictions:
         """Compare a candidate with the winners so far; ties go to the earlier one.
 
+        The starting point (the probe) gives way only to more right answers. Among epochs an equal
+        number is decided by likelihood, but the probe is less sure by design, and on a handful of
+        images that alone would nearly always take its place.
+
         Args:
             name: what to call it.
             epoch: after which it stands.
@@ -90,6 +94,9 @@ class Choice:
         copy: State | None = None
         for winner in self.winners:
             score = top1_then_nll(predictions.take(winner.rows))
+            against_start = winner.epoch == 0 < epoch
+            if against_start and score[0] <= winner.score[0]:
+                continue
             if not winner.score or score > winner.score:
                 copy = copy if copy is not None else state()
                 winner.name, winner.score, winner.epoch = name, score, epoch

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from plusx._version import __version__
-from plusx.data import Listing, Sample
+from plusx.data import Listing, Sample, groups_of
 from plusx.errors import PlusxError
-from plusx.evaluate import Predictions, evaluate, to_json
+from plusx.evaluate import SCHEMA_VERSION, Predictions, evaluate, to_json
 from plusx.fit.choice import Choice
 from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows
@@ -28,7 +28,6 @@ from plusx.jobs.talk import Talk
 from plusx.predict import Predictor
 from plusx.weights import save_artifact
 
-SCHEMA_VERSION = 1
 SMALL = 1_000
 """Below this many images the headline of a probe comes from repeated cross-validation."""
 
@@ -142,11 +141,6 @@ def _why(fitted: Fitted) -> str:
             f"the probe: fine-tuning did not beat its {start.val_top1:.1%} on the {n} validation "
             "images"
         )
-    if best.score[0] == start.val_top1:
-        return (
-            f"the fine-tuned network after {fitted.ships}: as many right as the probe "
-            f"({start.val_top1:.1%} of the {n} validation images that chose), and surer of them"
-        )
     return (
         f"the fine-tuned network after {fitted.ships}: {best.score[0]:.1%} against the probe's "
         f"{start.val_top1:.1%} on the {n} validation images that chose"
@@ -200,9 +194,8 @@ def _cross_validated(
     if material.first is None or len(rows) >= SMALL:
         return []
     samples = _samples(setup.listing, rows)
-    grouped = any(sample.group is not None for sample in samples)
     learnt = [setup.listing.samples[p].target for p in fitted.positions["train"]]
-    weights = class_weights(setup.options, np.array(learnt), Talk(quiet=True))
+    weights = class_weights(setup.options, np.array(learnt), talk)
     try:
         with talk.phase("cross-validation"):
             found = cross_validate(
@@ -210,7 +203,7 @@ def _cross_validated(
                 np.array([sample.target for sample in samples], dtype=np.int64),
                 classes=len(setup.listing.classes),
                 seed=setup.recipe.seed,
-                groups=[s.group or s.path for s in samples] if grouped else None,
+                groups=groups_of(samples),
                 class_weights=None if weights is None else weights.double().numpy(),
             )
     except PlusxError as error:

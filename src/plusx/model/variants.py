@@ -38,6 +38,7 @@ _SPECS = [
         stem_stride=2,
         stem_pool="none",
         feature_stages=3,
+        classes=8,
         image_size=64,
     ),
 ]
