@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 if TYPE_CHECKING:
     from plusx import Run
@@ -31,6 +33,26 @@ def shared_data() -> Path:
     if not root or not Path(root, "data").is_dir():
         pytest.skip("shared data absent (set PLUSX_TEST_DATA to a folder with data/ and weights/)")
     return Path(root)
+
+
+def _randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Norms as after training (statistics, scale and shift all random), evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.num_features
+            module.running_mean.copy_(torch.randn(size, generator=generator) * 0.1)
+            module.running_var.copy_(torch.rand(size, generator=generator) + 0.5)
+            with torch.no_grad():
+                module.weight.copy_(torch.rand(size, generator=generator) * 0.5 + 0.25)
+                module.bias.copy_(torch.randn(size, generator=generator) * 0.1)
+    return model.eval()
+
+
+@pytest.fixture(name="randomise")
+def randomise_fixture():
+    """A function that gives a model random norms and puts it in evaluation mode."""
+    return _randomise
 
 
 TINY = {"name": "tiny", "block": "basic", "depths": [1, 1, 1], "widths": [8, 16, 32],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -29,6 +30,18 @@ def test_probabilities_are_the_softmax_of_the_models_logits(finished: Run, photo
     assert answer.label == answer.classes[int(wanted.argmax())]
     assert answer.top(9) == sorted(answer.top(9), key=lambda pair: -pair[1])
     assert answer.top(1) == [(answer.label, answer.probability)]
+
+
+def test_the_python_example_of_the_model_card_runs(finished: Run, photos: Path) -> None:
+    card = (finished.model_path / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(import plusx\n.*?)\n```", card, re.DOTALL)
+    assert example is not None
+    image = next((photos / "val" / "across").iterdir()).as_posix()
+    *lines, last = example[1].splitlines()
+    names: dict[str, object] = {}
+    exec("\n".join(lines), names)
+    last = last.replace("MODEL", finished.model_path.as_posix()).replace("photo.jpg", image)
+    assert isinstance(eval(last, names), Prediction)
 
 
 def test_one_file_gives_one_answer_and_all_else_a_list(finished: Run, photos: Path) -> None:

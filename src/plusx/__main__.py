@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def main() -> None:
@@ -11,8 +12,11 @@ def main() -> None:
     # (and from other programs): on two busy cores ResNet-18 ran 5 times slower. OpenMP reads this
     # once, when torch is imported; whoever sets it wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from plusx.cli.app import main as run
-
+    try:
+        from plusx.cli.app import main as run
+    except KeyboardInterrupt:  # before the command line is there to say so itself
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     run()
 
 

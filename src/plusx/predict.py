@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from plusx.data import BadImage, Sample, load_batches, read_image, unlabelled
+from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
 from plusx.engines import Engine, TorchEngine
 from plusx.errors import DataError, UnreadableImage
-from plusx.evaluate import Predictions
+from plusx.evaluate import Predictions, log_softmax
 from plusx.runtime import cpu_count, resolve_device, resolve_precision
 from plusx.weights import Artifact, load_artifact
 
@@ -81,8 +80,8 @@ class Predictor:
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
         self.classes = loaded.classes
-        self._preprocessing = loaded.preprocessing
-        self._batch_size, self._threads = batch_size, threads or cpu_count()
+        self._read = plain_reader(loaded.preprocessing)
+        self._batch_size, self._threads = batch_size, cpu_count() if threads is None else threads
         where = resolve_device(device)
         self._engine: Engine = TorchEngine(
             loaded.model, device=where, dtype=resolve_precision(precision, where)
@@ -105,10 +104,10 @@ class Predictor:
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
         """Answers one by one, memory flat; unreadable images as ``BadImage``."""
-        for paths, logits, _, bad in self._batches(samples):
-            shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-            for path, row in zip(paths, shifted / shifted.sum(axis=1, keepdims=True), strict=True):
-                yield Prediction(path, self.classes, row)
+        for read, logits, bad in self._batches(samples):
+            probabilities = np.exp(log_softmax(logits)).astype(np.float32)
+            for sample, row in zip(read, probabilities, strict=True):
+                yield Prediction(sample.path, self.classes, row)
             yield from bad
 
     def predictions(
@@ -122,40 +121,30 @@ class Predictor:
         kept: list[Sample] = []
         logits: list[npt.NDArray[np.float32]] = []
         failed: list[BadImage] = []
-        seen = 0
-        for paths, found, index, bad in self._batches(samples):
-            kept += [samples[seen + i] for i in index]
+        for read, found, bad in self._batches(samples):
+            kept += read
             logits.append(found)
             failed += bad
-            seen += self._batch_size
-            tick(len(paths) + len(bad))
+            tick(len(read) + len(bad))
         if not kept:
             raise DataError(f"none of the {len(failed)} images can be read")
-        grouped = any(sample.group is not None for sample in kept)
         return Predictions(
             logits=np.concatenate(logits),
             targets=np.array([-1 if s.target is None else s.target for s in kept], np.int64),
             paths=tuple(sample.path for sample in kept),
             classes=self.classes,
-            groups=tuple(s.group or s.path for s in kept) if grouped else None,
+            groups=groups_of(kept),
         ), failed
 
     def _batches(
         self, samples: Iterable[Sample]
-    ) -> Iterator[tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.int64], list[BadImage]]]:
-        """Paths, logits (N, K), positions in this batch's samples, and bad ones."""
-
-        def read(sample: Sample, _: int) -> torch.Tensor:
-            image = read_image(sample.path, channels=self._preprocessing.channels)
-            return self._preprocessing(torch.from_numpy(image))
-
-        loading, naming = tee(samples)
+    ) -> Iterator[tuple[list[Sample], npt.NDArray[np.float32], list[BadImage]]]:
+        """The samples of each batch that could be read, their logits (N, K), and the bad ones."""
+        loading, listed = tee(samples)
         size = self._batch_size
-        names = iter(naming)
-        for batch in load_batches(loading, read, batch_size=size, threads=self._threads):
-            paths = [next(names).path for _ in range(len(batch.images) + len(batch.bad))]
-            index = batch.index.numpy() % size
+        for batch in load_batches(loading, self._read, batch_size=size, threads=self._threads):
+            given = list(islice(listed, size))
             logits = np.empty((0, len(self.classes)), np.float32)
             if len(batch.images):
                 logits = self._engine.run(batch.images).logits.numpy()
-            yield [paths[i] for i in index], logits, index, batch.bad
+            yield [given[i % size] for i in batch.index.tolist()], logits, batch.bad

@@ -28,8 +28,19 @@ class World:
 
 
 def world() -> World:
-    """Rank and world size from the environment; one process where it says nothing."""
-    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    """Rank and world size from the environment; one process where it says nothing.
+
+    Raises:
+        UsageError: a variable is no whole number.
+    """
+    found = {"RANK": os.environ.get("RANK", "0"), "WORLD_SIZE": os.environ.get("WORLD_SIZE", "1")}
+    for name, text in found.items():
+        if not (text.isascii() and text.isdigit()):
+            raise UsageError(
+                f"environment variable {name}={text!r} must be a whole number; unset it for one "
+                "process"
+            )
+    return World(int(found["RANK"]), int(found["WORLD_SIZE"]))
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -46,7 +57,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {name!r} is not one of auto, cpu, cuda[:N], mps") from error
-    present = {"cpu": True, "cuda": torch.cuda.is_available(),
+    number = device.index or 0
+    present = {"cpu": True, "cuda": number < torch.cuda.device_count(),
                "mps": torch.backends.mps.is_available()}  # fmt: skip
     if not present.get(device.type, False):
         raise UsageError(f"--device {name!r} is not available on this machine; use --device cpu")
@@ -56,9 +68,12 @@ def resolve_device(name: str = "auto") -> torch.device:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The fastest dtype whose range equals float32's: bfloat16 where it is native, else float32."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.bfloat16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
+    # Builds without oneDNN (macOS on ARM) lack the operator that is asked here.
+    if device.type == "cpu" and torch._C._has_mkldnn:
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
     return torch.float32
 
 

@@ -55,7 +55,7 @@ def test_no_arguments_and_help_are_the_same(command: Callable[..., Any]) -> None
         (("train", "photos", "--unfreeze", "two"), "--unfreeze 'two' must be a number of blocks"),
         (("train", "photos", "--weights", "none", "--norm", "x"), "--norm 'x' is not one of"),
         (("train", "nowhere", "--weights", "none"), "nowhere: does not exist"),
-        (("train", "--resume", "nowhere"), "cannot be read"),
+        (("train", "--resume", "nowhere"), "is no run (it has no config.toml)"),
         (("predict", "nowhere", "x.jpg"), "x.jpg: does not exist"),
         (("evaluate", "nowhere", "photos"), "nowhere: no model there"),
         (("import", "nowhere.pth", "--out", "run"), "nowhere.pth"),
@@ -72,8 +72,26 @@ def test_what_cannot_work_is_one_line_and_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_out_of_memory_is_one_line_with_a_remedy(
+    command: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"block": "basic", "depths": [1], "widths": [1048576], "stem_width": 1}')
+    said = command("train", photos, "--weights", "none", "--model", spec, "--out", tmp_path / "run")
+    assert "out of memory: try a smaller --batch-size" in said.error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_name_with_a_line_break_stays_one_line(command: Callable[..., Any]) -> None:
     assert "does not exist" in command("train", "two\nlines", "--weights", "none").error
+
+
+def test_ctrl_c_while_it_still_loads(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += "from plusx.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_help_and_module_load_nothing_heavy() -> None:

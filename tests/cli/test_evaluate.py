@@ -37,6 +37,20 @@ def test_figures_predictions_and_an_unchanged_run(
     assert folder_bytes(finished.path) == before
 
 
+@pytest.mark.parametrize("option", ["--out", "--predictions"])
+def test_a_file_to_write_is_made_room_for_or_refused_before_the_work(
+    command: Callable[..., Any], finished: plusx.Run, photos: Path, tmp_path: Path, option: str
+) -> None:
+    assert command("evaluate", finished.path, photos, option, tmp_path / "new/x").code == 0
+    assert (tmp_path / "new/x").stat().st_size > 0
+    (tmp_path / "file").write_text("in the way")
+    for name, said in (("new", "is a folder"), ("file/x", "cannot be written")):
+        ended = command("evaluate", finished.path, photos, option, tmp_path / name)
+        assert f"{option} " in ended.error
+        assert said in ended.error
+        assert ended.out == ""
+
+
 def test_the_table_for_a_person(
     command: Callable[..., Any], finished: plusx.Run, photos: Path
 ) -> None:
@@ -45,6 +59,20 @@ def test_the_table_for_a_person(
     for word in ("top1", "95% interval", "precision", "recall", "f1", "support", "across",
                  "confusion"):  # fmt: skip
         assert word in said.out
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [("200", "across │ upright"), ("29", "  1 │  2 "), ("20", "needs more than 20 columns")],
+)
+def test_the_confusion_matrix_is_whole_or_absent(
+    command: Callable[..., Any], finished: plusx.Run, photos: Path,
+    monkeypatch: pytest.MonkeyPatch, columns: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = command("evaluate", finished.path, photos).out.partition("confusion")[2]
+    assert said in shown.replace("┃", "│")
+    assert "…" not in shown
 
 
 def test_a_class_unknown_to_the_model_lists_both_sides(

@@ -106,16 +106,18 @@ def test_file_names_that_are_no_utf8(
 
 @pytest.mark.parametrize(
     ("out", "said"),
-    [("x.txt", "must end in .csv, .jsonl or .parquet"), ("file/x.csv", "cannot be written")],
-)
+    [("x.txt", "must end in .csv, .jsonl or .parquet"), ("file/x.csv", "cannot be written"),
+     ("folder.csv", "is a folder; give the name of a file")],
+)  # fmt: skip
 def test_an_impossible_out_is_one_line(
     command: Callable[..., Any], finished: plusx.Run, photos: Path, tmp_path: Path,
     out: str, said: str,
 ) -> None:  # fmt: skip
     (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.csv").mkdir()
     ended = command("predict", finished.path, photos / "val", "--out", tmp_path / out)
     assert said in ended.error
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.csv"]
 
 
 def test_only_bad_images(command: Callable[..., Any], finished: plusx.Run, tmp_path: Path) -> None:

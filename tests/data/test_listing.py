@@ -162,6 +162,10 @@ def test_nothing_to_predict(tmp_path: Path, source: str, word: str) -> None:
         unlabelled([root / "1.png", root / source])
     with pytest.raises(DataError, match="no image"):
         unlabelled([])
+    with pytest.raises(DataError, match="an empty name: does not exist"):
+        unlabelled("")
+    with pytest.raises(DataError, match="name of the data is empty"):
+        read_listing("")
 
 
 def test_streams_without_walking_everything(

@@ -217,12 +217,15 @@ def test_torch_has_one_core_in_the_threads_and_all_outside() -> None:
 
 @pytest.mark.parametrize("name", ["batch_size", "threads", "prefetch"])
 def test_values_below_one(name: str) -> None:
-    values = {"batch_size": 2, "threads": 2, "prefetch": 2} | {name: 0}
-    with pytest.raises(UsageError, match=f"{name} 0"):
-        load_batches([], read, **values)
+    values = {"batch_size": 2, "threads": 2, "prefetch": 2}
+    for value in (0, 1.5):
+        with pytest.raises(UsageError, match=f"{name} {value} must be a whole number of at least"):
+            load_batches([], read, **(values | {name: value}))
     if name == "threads":
         with pytest.raises(UsageError, match="threads 0"):
             map_ordered(str, [1], threads=0, ahead=1)
+        with pytest.raises(UsageError, match="threads 100000 must lie between 1 and 1024"):
+            map_ordered(str, [1], threads=100_000, ahead=1)
 
 
 def test_memory_stays_flat() -> None:
@@ -283,12 +286,12 @@ def folder_of_images(folder: Path, n: int) -> Path:
 def test_scan_lists_the_unreadable_in_order(tmp_path: Path) -> None:
     listed = list(unlabelled(folder_of_images(tmp_path, 40)))
     told: list[int] = []
-    bad = find_unreadable(iter(listed), threads=3, progress=told.append)
+    bad = find_unreadable(iter(listed), threads=3, tick=told.append)
     assert [Path(b.path).name for b in bad] == [
         f"{i:03}.png" for i in range(40) if i % 10 in (4, 5)
     ]
     assert {b.reason for b in bad if b.path.endswith("5.png")} == {"is empty (0 bytes)"}
-    assert told == list(range(1, 41))
+    assert told == [1] * 40
     assert find_unreadable([], threads=1) == []
 
 

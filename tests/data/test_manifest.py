@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plusx.data import read_manifest
+from plusx.data import read_manifest, split_listing
 from plusx.errors import DataError
 
 
@@ -96,6 +96,15 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_absent(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_manifest(tmp_path / "no.csv")
+
+
+def test_later_faults_name_the_file_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,label,group\n1.png,a,g\n2.png,a,g\n3.png,b,h\n4.png,b,h\n")
+    listing = read_manifest(path)
+    assert listing.source == str(path)
+    with pytest.raises(DataError) as caught:
+        split_listing(listing, seed=0)
+    assert str(caught.value).startswith(f"{path}: class 'a' cannot be in train and val")
 
 
 def test_evaluation_takes_what_training_refuses(tmp_path: Path) -> None:

@@ -213,6 +213,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
+    import resource
+
+    file = tmp_path / "last.pt"
+    save_checkpoint(file, {"epoch": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(ArtifactError, match=r"last\.pt: cannot be written: the disk is prob"):
+            save_checkpoint(file, {"epoch": 2, "net": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_checkpoint(file) == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
 def test_history_writes_rows_at_once_and_repeats_those_before(tmp_path: Path) -> None:
     row = Epoch(0, None, 0.5, 0.7, 0.1, 1.0, None)
     with History(tmp_path) as history:

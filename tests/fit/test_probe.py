@@ -75,7 +75,7 @@ def reference(
 def test_solution_is_scikit_learns(n: int, d: int, classes: int, penalty: float) -> None:
     features, y = blobs(n, d, classes)
     x = scaled(features)
-    rows = softmax.Rows.of(features, np.arange(n))
+    rows = softmax.Design.of(features, np.arange(n))
     problem = softmax.Problem(rows, y, classes, np.ones((n, 1)))
     coefficients = problem.solve(penalty, tolerance=1e-5)[:, :, 0]
     head = Head(*rows.unturned(coefficients))
@@ -95,7 +95,7 @@ def test_solution_is_scikit_learns(n: int, d: int, classes: int, penalty: float)
 
 def test_all_folds_at_once_equal_each_fold_alone() -> None:
     features, y = blobs()
-    rows = softmax.Rows.of(features, np.arange(len(y)))
+    rows = softmax.Design.of(features, np.arange(len(y)))
     masks = np.stack([np.arange(len(y)) % 5 != f for f in range(5)], 1).astype(np.float64)
     together = softmax.Problem(rows, y, 3, masks).solve(0.01, tolerance=1e-6)
     for f in range(5):
@@ -155,7 +155,7 @@ def test_neither_head_nor_penalty_sees_the_held_out_labels() -> None:
     fold = np.arange(len(y))[None] % 4
     changed = y.copy()
     changed[fold[0] == 1] = (changed[fold[0] == 1] + 1) % 3
-    rows = softmax.Rows.of(features, groups)
+    rows = softmax.Design.of(features, groups)
     found = []
     for labels in (y, changed):
         cost = np.ones(len(y))

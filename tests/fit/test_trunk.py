@@ -138,6 +138,13 @@ def test_processes_share_an_epoch_out_without_overlap() -> None:
     assert [len(share) for share in shares] == [4, 4]
 
 
+def test_processes_take_equally_many_steps() -> None:
+    for n in (5, 9, 63, 64, 127):
+        feeds = [Feed(4, 1, 0, World(rank, 2)) for rank in (0, 1)]
+        taken = [-(-len(feed.order(n, 1)) // 4) for feed in feeds]
+        assert taken == [feed.steps(n) for feed in feeds]
+
+
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
     assert sorted(Feed(32, 1, 0).order(5, 1)) == [0, 1, 2, 3, 4]
     assert len(Feed(2, 1, 0).order(5, 1)) == 4

@@ -89,6 +89,9 @@ def test_the_wrong_number_of_names_leaves_nothing(old_file: Path, tmp_path: Path
     for names in (NAMES[:9], (*NAMES[:9], NAMES[0])):
         with pytest.raises(UsageError, match=r"\(9 different\), but file:resnet8\.th has 10"):
             bring(old_file, tmp_path / "run", classes=names)
+    for names in ((*NAMES[:9], " "), range(10)):
+        with pytest.raises(UsageError, match="--classes: every name must be text and not empty"):
+            bring(old_file, tmp_path / "run", classes=names)
     assert not (tmp_path / "run").exists()
 
 
@@ -113,7 +116,7 @@ def test_a_file_that_names_nothing(tmp_path: Path, name: str, text: str | None, 
 def test_weights_that_do_not_fit_or_are_none(old_file: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="look like resnet8_cifar_a"):
         bring(old_file, tmp_path / "run", model="resnet14_cifar_a")
-    for word in ("auto", "none"):
+    for word in ("auto", "bundled", "none"):
         with pytest.raises(UsageError, match=f"weights '{word}'"):
             plusx.import_weights(word, tmp_path / "run")
     assert not (tmp_path / "run").exists()

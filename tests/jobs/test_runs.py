@@ -20,7 +20,7 @@ from plusx.data import read_listing, split_listing
 from plusx.errors import ArtifactError, PlusxError, UsageError
 from plusx.jobs.fitting import out_of_memory, smaller_steps
 from plusx.jobs.options import TrainOptions
-from plusx.jobs.run import read_config
+from plusx.jobs.run import read_config, run_folder
 from plusx.jobs.setup import prepare
 from plusx.jobs.talk import Talk, Tick
 
@@ -115,11 +115,17 @@ def test_ctrl_c_and_a_kill_lose_nothing(
 def test_what_cannot_be_gone_on_with_is_refused(
     finished: plusx.Run, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match=r"config\.toml: cannot be read"):
+    with pytest.raises(UsageError, match=r"nothing'?: is no run \(it has no config\.toml\)"):
         plusx.resume(tmp_path / "nothing")
     imported = plusx.import_weights(tiny_weights, tmp_path / "imported", talk=Talk(quiet=True))
     with pytest.raises(UsageError, match="is no training run"):
         plusx.resume(imported.path)
+    half = tmp_path / "half"
+    half.mkdir()
+    for text, said in (("[asked", "cannot be read"), ("[asked]\nepochs = 3", "is damaged: lacks")):
+        (half / "config.toml").write_text(text)
+        with pytest.raises(ArtifactError, match=rf"config\.toml: {said}"):
+            plusx.resume(half)
     other = tmp_path / "other"
     shutil.copytree(finished.path, other)
     config = (other / "config.toml").read_text()
@@ -147,6 +153,21 @@ def test_runs_are_numbered_and_never_overwritten(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert [probe().path.as_posix() for _ in range(2)] == ["runs/photos-1", "runs/photos-2"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("photos/", "photos"), ("photos.v2", "photos.v2"), ("a/list.CSV", "list"), ("/", "run"),
+     ("link", "link"), ("photos/sub/..", "photos")],
+)  # fmt: skip
+def test_a_run_is_named_as_the_user_names_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("photos")
+    with run_folder(None, data, overwrite=False, resume=False) as folder:
+        assert folder.as_posix() == f"runs/{name}-1"
 
 
 def test_a_taken_folder_is_refused_and_a_run_replaced_when_asked(
@@ -249,8 +270,14 @@ def test_smaller_steps_are_said_and_decide_on_batchnorm_anew(photos: Path) -> No
         ({"epochs": 0}, "--epochs 0 must be at least 1"),
         ({"epochs": "3"}, "--epochs '3' must be a whole number"),
         ({"batch_size": 1.5}, "--batch-size 1.5 must be a whole number"),
-        ({"folds": 2}, "--folds 2 must be at least 3"),
+        ({"folds": 1}, "--folds 1 must be at least 2"),
         ({"val_fraction": 1.0}, "--val-fraction 1.0"),
+        ({"val_fraction": "0.2"}, "--val-fraction '0.2' must be a number"),
+        ({"lr": "1e-3"}, "--lr '1e-3' must be a number"),
+        ({"weight_decay": None}, "--weight-decay None must be a number"),
+        ({"batch_size": None}, "--batch-size None must be a whole number"),
+        ({"weights": None}, "--weights None must be a name"),
+        ({"device": None}, "--device None must be a name"),
         ({"cache_gib": float("inf")}, "--cache-gib inf"),
         ({"cache_gib": float("nan")}, "--cache-gib nan"),
         ({"norm": "batch"}, "--norm 'batch' is not one of"),
@@ -259,7 +286,11 @@ def test_smaller_steps_are_said_and_decide_on_batchnorm_anew(photos: Path) -> No
         ({"unfreeze": -1}, "--unfreeze -1"),
         ({"unfreeze": "two"}, "--unfreeze two"),
         ({"weights": "none", "unfreeze": 2}, "would freeze random weights"),
-        ({"seed": 2**63}, "--seed"),
+        ({"seed": 2**63}, f"--seed {2**63} must be at most"),
+        ({"threads": 10**20}, f"--threads {10**20} must be at most 1024"),
+        ({"image_size": 10**20}, f"--image-size {10**20} must be at most 16384"),
+        ({"channels": 10**20}, f"--channels {10**20} must be at most 1024"),
+        ({"out": ""}, "--out '': is an empty name"),
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
         ({"lr": -1.0}, "--lr -1.0 must be above 0"),
         ({"optimizer": "adam"}, "--optimizer 'adam' must be adamw or sgd"),
@@ -275,6 +306,24 @@ def test_an_impossible_option_is_named_before_anything_is_written(
     with pytest.raises(UsageError) as refused:
         plusx.train(photos, **given)
     assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_of_no_numbers_is_named(
+    photos: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UsageError, match="variable WORLD_SIZE='two' must be a whole number"):
+        prepare(TrainOptions.of(photos, weights=str(tiny_weights)), Talk(quiet=True))
+
+
+def test_several_processes_are_refused_not_trained_apart(
+    photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="WORLD_SIZE is 2"):
+        plusx.train(photos, weights=tiny_weights, out=tmp_path / "run", talk=Talk(quiet=True))
     assert not (tmp_path / "run").exists()
 
 

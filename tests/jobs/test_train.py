@@ -327,6 +327,13 @@ def test_from_scratch(make_stripes: Callable[..., Path], train: Option, tmp_path
     assert config["network"]["trainable_blocks"] == "all"
 
 
+def test_random_weights_that_no_epoch_beats_are_said(train: Option) -> None:
+    run = train(weights="none", model="resnet8_cifar_a", epochs=1, lr=1e-30, norm="eval")
+    assert run.metrics["chosen"]["name"] == "epoch 0"
+    said = (run.path / "train.log").read_text(encoding="utf-8")
+    assert "no epoch was better than the random weights" in said
+
+
 @pytest.mark.parametrize("model", ["resnet8_cifar_a", "plain_resnet8_cifar_a", "resnet8_cifar_c"])
 def test_cifar_nets_and_their_plain_twins_train(train: Option, model: str) -> None:
     run = train(weights="none", model=model, epochs=1)

@@ -60,13 +60,17 @@ def test_defaults_may_be_left_out():
         ({"depths": []}, "depths=[] must be a list of whole numbers"),
         ({"depths": "12"}, "depths='12' must be a list of whole numbers"),
         ({"depths": [1, True]}, "depths=[1, True] must hold whole numbers"),
-        ({"depths": [1, -1]}, "depths=[1, -1] must hold whole numbers of at least 1"),
+        ({"depths": [1, -1]}, "depths=[1, -1] must hold whole numbers from 1 to"),
         ({"widths": [4, 8.0]}, "widths=[4, 8.0] must hold whole numbers"),
         ({"widths": [4]}, "depths=[1, 2] and widths=[4] differ in length"),
-        ({"classes": 0}, "classes=0 must be a whole number of at least 1"),
+        ({"classes": 0}, "classes=0 must be a whole number from 1 to"),
         ({"in_channels": "3"}, "in_channels='3' must be a whole number"),
         ({"image_size": None}, "image_size=None must be a whole number"),
         ({"stem_width": 1.5}, "stem_width=1.5 must be a whole number"),
+        ({"image_size": 10**9}, "image_size=1000000000 must be a whole number from 1 to"),
+        ({"widths": [4, 10**12]}, "widths=[4, 1000000000000] must hold whole numbers from 1 to"),
+        ({"depths": [1, 10**5]}, "depths=[1, 100000] are more than 10000 blocks"),
+        ({"name": ["x"]}, "name=['x'] must be text"),
         ({"feature_stages": 3}, "feature_stages=3 must lie between 1 and the number of stages, 2"),
         ({"feature_stages": 0}, "feature_stages=0 must lie between 1"),
         ({"colour": 1, "size": 2}, "unknown field colour, size; known: bias"),
@@ -90,9 +94,10 @@ def test_missing_fields():
         ResNetSpec.from_dict({"block": "basic"})
 
 
-def test_no_json():
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"classes": ' + "9" * 5000 + "}"])
+def test_no_json(text):
     with pytest.raises(SpecError, match="not JSON"):
-        ResNetSpec.from_json("{")
+        ResNetSpec.from_json(text)
 
 
 def test_replace_checks_again():

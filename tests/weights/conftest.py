@@ -1,4 +1,4 @@
-"""What the tests of the weights room share: random norms, a small net, a hub on this machine.
+"""What the tests of the weights room share: a small net, a hub on this machine.
 
 The hub speaks the Hugging Face hub's download protocol, with faults on demand: small files are
 answered directly with git's blob hash as ETag; large ones (LFS) are redirected to a second server,
@@ -16,23 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from plusx.model import ResNet, variant
-
-
-def _randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Norms as after training (statistics, scale and shift all random), evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            size = module.num_features
-            module.running_mean.copy_(torch.randn(size, generator=generator) * 0.1)
-            module.running_var.copy_(torch.rand(size, generator=generator) + 0.5)
-            with torch.no_grad():
-                module.weight.copy_(torch.rand(size, generator=generator) * 0.5 + 0.25)
-                module.bias.copy_(torch.randn(size, generator=generator) * 0.1)
-    return model.eval()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,17 +29,11 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(name="randomise")
-def randomise_fixture():
-    """A function that gives a model random norms and puts it in evaluation mode."""
-    return _randomise
-
-
 @pytest.fixture
-def small():
+def small(randomise):
     """A CIFAR ResNet-8 of 4 classes with random weights and norms: quick, with every part."""
     torch.manual_seed(7)
-    return _randomise(ResNet(variant("resnet8_cifar_b").replace(classes=4)))
+    return randomise(ResNet(variant("resnet8_cifar_b").replace(classes=4)))
 
 
 @dataclass

@@ -202,7 +202,7 @@ def test_the_bundled_backbone_comes_along():
 
 def test_a_spec_from_a_file(tmp_path):
     path = tmp_path / "spec.JSON"
-    path.write_text(json.dumps(SPEC))
+    path.write_text("\ufeff" + json.dumps(SPEC), encoding="utf-8")  # as Windows editors save it
     assert resolve_spec(path).name == "tiny"
     assert create(str(path), weights="none").spec.widths == (4, 8)
 

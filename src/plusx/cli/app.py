@@ -69,7 +69,7 @@ def main() -> None:
         # Typer's usage errors: its versions carry click under different names
         said = getattr(error, "format_message", None)
         if said is None:
-            raise
+            sys.exit(_out_of_memory(error))
         sys.exit(_complain(f"{said()} (plusx {' '.join(sys.argv[1:2])} --help)"))
     if code == 130:
         print("interrupted", file=sys.stderr)
@@ -82,6 +82,17 @@ def _print_any_name() -> None:
         if isinstance(stream, io.TextIOWrapper):
             utf8 = codecs.lookup(stream.encoding).name == "utf-8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _out_of_memory(error: Exception) -> int:
+    """Say so where it is that; anything else is a fault of ours and is raised again."""
+    from plusx.jobs.fitting import out_of_memory
+
+    if not isinstance(error, RuntimeError | MemoryError) or not out_of_memory(error):
+        raise error
+    return _complain(
+        "out of memory: try a smaller --batch-size, --image-size or --model, or fewer --threads"
+    )
 
 
 def _complain(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +43,8 @@ def evaluate(
     from plusx.jobs.evaluate import evaluate as job
     from plusx.jobs.run import write_json
 
+    for option, name in (("--out", out), ("--predictions", predictions)):
+        _ready(option, name)
     result = job(
         run,
         data,
@@ -53,10 +55,6 @@ def evaluate(
         threads=threads,
     )
     found = result.to_json()
-    if out is not None:
-        write_json(Path(out), found)
-    if predictions is not None:
-        result.predictions.save(Path(predictions))
     if as_json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
@@ -65,13 +63,33 @@ def evaluate(
             if value is not None and name != "nll":
                 print(f"{name:<20} {figure(value)}")
         _classes(found)
+    if out is not None:  # after the figures were shown: a full disk shall not cost them
+        write_json(Path(out), found)
+    if predictions is not None:
+        result.predictions.save(Path(predictions))
     for item in result.bad:
         print(f"unreadable: {item.path}: {item.reason}", file=sys.stderr)
     if result.bad:
         raise typer.Exit(1)
 
 
-def _classes(found: dict[str, list[dict[str, object]]]) -> None:
+def _ready(option: str, name: str | None) -> None:
+    """Make the folder of a file to write, and refuse what can't be one, before hours of work."""
+    from pathlib import Path
+
+    from plusx.errors import UsageError
+
+    if name is None:
+        return
+    try:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {name}: cannot be written: {error.strerror}") from error
+    if Path(name).is_dir():
+        raise UsageError(f"{option} {name!r}: is a folder; give the name of a file")
+
+
+def _classes(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -90,19 +108,27 @@ def _classes(found: dict[str, list[dict[str, object]]]) -> None:
         _confusion(found, [str(one["class"]) for one in seen])
 
 
-def _confusion(found: dict[str, list[dict[str, object]]], names: list[str]) -> None:
+def _confusion(found: dict[str, Any], names: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    order = [found["classes"].index(name) for name in names]  # type: ignore[arg-type]
-    rows: list[list[int]] = found["confusion"]  # type: ignore[assignment]
-    table = Table(title="confusion: rows are true, columns predicted")
-    for name in ("", *names):
-        table.add_column(name, justify="right")
-    for name, i in zip(names, order, strict=True):
-        table.add_row(name, *(str(rows[i][j]) for j in order))
+    order = [found["classes"].index(name) for name in names]
+    rows: list[list[int]] = found["confusion"]
+    numbers = [str(i) for i in range(1, len(names) + 1)]
+    console = Console()
+    for heads in (names, numbers):  # under numbers where the names don't fit side by side
+        table = Table(title="confusion: rows are true, columns predicted")
+        for head in ("", *heads):
+            table.add_column(head, justify="right", no_wrap=True)
+        for number, name, i in zip(numbers, names, order, strict=True):
+            label = name if heads is names else f"{name} {number}"
+            table.add_row(label, *(str(rows[i][j]) for j in order))
+        if Console(width=10_000).measure(table).maximum <= console.width:
+            console.print(table, markup=False)
+            break
+    else:
+        print(f"the confusion matrix needs more than {console.width} columns (--json has it)")
     elsewhere = sum(map(sum, rows)) - sum(rows[i][j] for i in order for j in order)
-    Console().print(table, markup=False)
     if elsewhere:
         print(f"{elsewhere} predictions are of classes absent from the data")
 

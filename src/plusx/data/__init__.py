@@ -6,15 +6,16 @@ from plusx.data.augmentation import Augmentation, view_rng
 from plusx.data.decode import MAX_PIXELS, read_image
 from plusx.data.folder import read_folder
 from plusx.data.listing import align, drop, read_listing, unlabelled
-from plusx.data.loader import epoch_order, load_batches
+from plusx.data.loader import epoch_order, load_batches, plain_reader
 from plusx.data.manifest import read_manifest
 from plusx.data.preprocessing import Preprocessing
-from plusx.data.records import BadImage, Batch, Listing, Sample, Task
+from plusx.data.records import SPLITS, BadImage, Batch, Listing, Sample, Task, groups_of
 from plusx.data.scan import find_unreadable
 from plusx.data.split import folds, split_listing
 
 __all__ = [
     "MAX_PIXELS",
+    "SPLITS",
     "Augmentation",
     "BadImage",
     "Batch",
@@ -27,7 +28,9 @@ __all__ = [
     "epoch_order",
     "find_unreadable",
     "folds",
+    "groups_of",
     "load_batches",
+    "plain_reader",
     "read_folder",
     "read_image",
     "read_listing",

@@ -57,7 +57,7 @@ def assemble(
             )
     number = {name: i for i, name in enumerate(classes)}
     samples = tuple(Sample(path, number[label], split, group) for path, label, split, group in rows)
-    return Listing(root, classes, samples, ignored=ignored)
+    return Listing(root, classes, samples, ignored=ignored, source=where)
 
 
 def _refuse_lookalikes(classes: Sequence[str], where: str) -> None:

@@ -36,6 +36,8 @@ def read_listing(
         DataError: the source cannot be used, or an item of ``exclude`` matches no image.
     """
     where = os.fspath(source)
+    if not where:
+        raise DataError("the name of the data is empty; give a folder of class folders, or a CSV")
     if os.path.isdir(where):
         listing = read_folder(where, training=training)
     elif where.lower().endswith(".csv"):
@@ -72,11 +74,11 @@ def drop(listing: Listing, bad: Iterable[BadImage]) -> Listing:
             said = "; ".join(f"{s.path}: {reasons[s.path]}" for s in files[:5])
             more = f"; and {len(files) - 5} more" if len(files) > 5 else ""
             raise DataError(
-                f"{listing.root}: class {listing.classes[sample.target]!r} has no usable image "
+                f"{listing.source}: class {listing.classes[sample.target]!r} has no usable image "
                 f"left{' in train' if has_train else ''} ({said}{more})"
             )
     for split in sorted({s.split for s in gone if s.split} - {s.split for s in kept if s.split}):
-        raise DataError(f"{listing.root}: split {split!r} has no usable image left")
+        raise DataError(f"{listing.source}: split {split!r} has no usable image left")
     return replace(listing, samples=kept)
 
 
@@ -99,7 +101,7 @@ def align(listing: Listing, classes: Iterable[str]) -> tuple[Listing, tuple[str,
     unknown = [name for name in listing.classes if name not in number]
     if unknown:
         raise DataError(
-            f"{listing.root}: classes unknown to the model: {quoted(unknown)}; "
+            f"{listing.source}: classes unknown to the model: {quoted(unknown)}; "
             f"the model knows {quoted(known, most=30)}"
         )
     samples = tuple(
@@ -136,7 +138,7 @@ def _stream(source: str) -> Iterator[Sample]:
     elif glob.has_magic(source):
         paths, problem = _matches(source), "matches no image"
     else:
-        raise DataError(f"{source}: does not exist")
+        raise DataError(f"{source or 'an empty name'}: does not exist")
     first = next(paths, None)
     if first is None:
         raise DataError(f"{source}: {problem}")
@@ -205,6 +207,6 @@ def _matching(listing: Listing, exclude: list[str]) -> set[str]:
         else:
             hits = {names[n] for n in fnmatch.filter(names, relative)}
         if not hits:
-            raise DataError(f"exclude {item!r} matches no image of {listing.root}")
+            raise DataError(f"exclude {item!r} matches no image of {listing.source}")
         unwanted |= hits
     return unwanted

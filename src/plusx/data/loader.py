@@ -8,7 +8,9 @@ from itertools import islice
 import numpy as np
 import torch
 
+from plusx.data.decode import read_image
 from plusx.data.ordered import map_ordered
+from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import BadImage, Batch, Sample
 from plusx.errors import UnreadableImage, UsageError
 
@@ -42,8 +44,8 @@ def load_batches(
         UsageError: ``batch_size``, ``threads`` or ``prefetch`` is below 1.
     """
     for name, value in (("batch_size", batch_size), ("threads", threads), ("prefetch", prefetch)):
-        if value < 1:
-            raise UsageError(f"{name} {value!r} must be at least 1")
+        if type(value) is not int or value < 1:
+            raise UsageError(f"{name} {value!r} must be a whole number of at least 1")
 
     def read_one(numbered: tuple[int, Sample]) -> Item:
         index, sample = numbered
@@ -60,6 +62,16 @@ def load_batches(
         chunk=max(1, min(8, batch_size // threads)),
     )
     return _batches(items, batch_size)
+
+
+def plain_reader(preprocessing: Preprocessing) -> Callable[[Sample, int], torch.Tensor]:
+    """How ``load_batches`` reads where nothing is augmented: decode, then preprocess."""
+
+    def read(sample: Sample, _: int) -> torch.Tensor:
+        image = read_image(sample.path, channels=preprocessing.channels)
+        return preprocessing(torch.from_numpy(image))
+
+    return read
 
 
 def epoch_order(n: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> np.ndarray:

@@ -16,6 +16,9 @@ from plusx.errors import UsageError
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST_THREADS = 1024
+"""More than these only use up what the system has of them."""
+
 
 def map_ordered(
     function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int, chunk: int = 4
@@ -36,10 +39,10 @@ def map_ordered(
         chunk: how many items are handed over at a time.
 
     Raises:
-        UsageError: fewer than one thread.
+        UsageError: fewer than one thread, or more than ``MOST_THREADS``.
     """
-    if threads < 1:
-        raise UsageError(f"threads {threads!r} must be at least 1")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads {threads!r} must lie between 1 and {MOST_THREADS}")
     return _map(function, iter(items), threads, max(1, ahead // chunk), chunk)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,7 @@ class Listing:
         task: one label an image (``single``) or several (``multi``).
         ignored: how many files or rows were left out because they are not images or say the
             same thing twice.
+        source: the folder or file that was read, as errors name it; by default ``root``.
     """
 
     root: str
@@ -47,10 +49,21 @@ class Listing:
     samples: tuple[Sample, ...]
     task: Task = "single"
     ignored: int = 0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", self.source or self.root)
 
     def part(self, split: str) -> tuple[Sample, ...]:
         """The samples of one split, in listing order; empty where there is none."""
         return tuple(sample for sample in self.samples if sample.split == split)
+
+
+def groups_of(samples: Sequence[Sample]) -> tuple[str, ...] | None:
+    """The group of each sample, a path where it has none; None where no sample has one."""
+    if all(sample.group is None for sample in samples):
+        return None
+    return tuple(sample.group or sample.path for sample in samples)
 
 
 @dataclass(frozen=True, slots=True)

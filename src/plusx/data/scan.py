@@ -14,7 +14,7 @@ def find_unreadable(
     samples: Iterable[Sample],
     *,
     threads: int,
-    progress: Callable[[int], None] | None = None,
+    tick: Callable[[int], None] = lambda n: None,
     channels: int = 3,
 ) -> list[BadImage]:
     """Decode every image in full, keep none, and say which cannot be read.
@@ -25,7 +25,7 @@ def find_unreadable(
     Args:
         samples: any iterable.
         threads: how many decode at once.
-        progress: called in this thread after each image with the number done so far.
+        tick: called in this thread with the number of images done since the last call.
         channels: as the model wants them.
 
     Returns:
@@ -41,9 +41,8 @@ def find_unreadable(
 
     bad = []
     results = map_ordered(check, samples, threads=threads, ahead=16 * threads)
-    for done, found in enumerate(results, start=1):
+    for found in results:
         if found is not None:
             bad.append(found)
-        if progress is not None:
-            progress(done)
+        tick(1)
     return bad

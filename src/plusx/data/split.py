@@ -70,7 +70,7 @@ def folds(listing: Listing, k: int, *, seed: int) -> list[np.ndarray]:
     for target, count in sorted(Counter(targets.tolist()).items()):
         if count < k:
             raise DataError(
-                f"{listing.root}: class {listing.classes[target]!r} has {count} images, too few "
+                f"{listing.source}: class {listing.classes[target]!r} has {count} images, too few "
                 f"for {k} folds; add images or ask for fewer folds"
             )
     parts = _cut(listing, samples, targets, k, seed % 2**32)
@@ -79,7 +79,7 @@ def folds(listing: Listing, k: int, *, seed: int) -> list[np.ndarray]:
         if missing:
             name = listing.classes[min(missing)]
             raise DataError(
-                f"{listing.root}: the groups leave class {name!r} out of a fold's training part; "
+                f"{listing.source}: the groups leave class {name!r} out of a fold's training part; "
                 "ask for fewer folds or give the class more groups"
             )
     order = np.array(pool, dtype=np.int64)
@@ -106,7 +106,7 @@ def _cut(
         return [np.asarray(part) for _, part in plain.split(blank, targets)]
     keys = [_group(listing, sample) for sample in samples]
     if len(set(keys)) < k:
-        raise DataError(f"{listing.root}: {len(set(keys))} groups are too few for {k} folds")
+        raise DataError(f"{listing.source}: {len(set(keys))} groups are too few for {k} folds")
     grouped = StratifiedGroupKFold(k, shuffle=True, random_state=state)
     numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     ids = np.array([numbers[key] for key in keys])
@@ -119,7 +119,7 @@ def _choose(listing: Listing, pool: list[int], seed: int, fraction: float) -> se
     for target, count in sorted(counts.items()):
         if count < 2:
             raise DataError(
-                f"{listing.root}: class {listing.classes[target]!r} has {count} image; training "
+                f"{listing.source}: class {listing.classes[target]!r} has {count} image; training "
                 "and validation need one each, so add images or remove the class"
             )
     wanted = {t: min(max(round(n * fraction), 1), n - 1) for t, n in counts.items()}
@@ -130,7 +130,7 @@ def _choose(listing: Listing, pool: list[int], seed: int, fraction: float) -> se
     for target in sorted(counts):
         if not taken[target]:
             raise DataError(
-                f"{listing.root}: class {listing.classes[target]!r} cannot be in train and val "
+                f"{listing.source}: class {listing.classes[target]!r} cannot be in train and val "
                 "without cutting a group in two; give it images of more groups"
             )
     return val

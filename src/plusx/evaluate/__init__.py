@@ -5,11 +5,12 @@ from __future__ import annotations
 from plusx.evaluate.intervals import Figure
 from plusx.evaluate.metrics import ClassFigures, Evaluation, evaluate
 from plusx.evaluate.plots import class_f1, confusion_matrix, learning_curves
-from plusx.evaluate.predictions import Predictions
-from plusx.evaluate.report_figures import to_json
+from plusx.evaluate.predictions import Predictions, log_softmax
+from plusx.evaluate.report_figures import SCHEMA_VERSION, to_json
 from plusx.evaluate.selection import CrossFit, cross_fit
 
 __all__ = [
+    "SCHEMA_VERSION",
     "ClassFigures",
     "CrossFit",
     "Evaluation",
@@ -20,5 +21,6 @@ __all__ = [
     "cross_fit",
     "evaluate",
     "learning_curves",
+    "log_softmax",
     "to_json",
 ]

@@ -116,23 +116,18 @@ def _evaluate_single(predictions: Predictions, seed: int) -> Evaluation:
     present = confusion.sum(axis=1) > 0
     right = targets == predicted
     undefined: dict[str, str] = {}
-    figures: dict[str, Figure | None] = {"top1": _share(right, groups), "top5": None}
-    if k > 5:
-        figures["top5"] = _share(within_top(predictions, 5), groups)
-    else:
+    if k <= 5:
         undefined["top5"] = f"it needs more than 5 classes, and there are {k}"
     cell = (targets, predicted)
-    for name in ("recall", "precision", "f1"):
-        figures[f"macro_{name}"] = _macro(confusion, name, cell, groups)
-    recall = figures["macro_recall"]
+    recall = _macro(confusion, "recall", cell, groups)
     losses = -predictions.log_probabilities[np.arange(n), targets]
-    figures = {
-        "top1": figures["top1"],
-        "top5": figures["top5"],
+    figures: dict[str, Figure | None] = {
+        "top1": _share(right, groups),
+        "top5": _share(within_top(predictions, 5), groups) if k > 5 else None,
         "balanced_accuracy": recall,
-        "macro_precision": figures["macro_precision"],
+        "macro_precision": _macro(confusion, "precision", cell, groups),
         "macro_recall": recall,
-        "macro_f1": figures["macro_f1"],
+        "macro_f1": _macro(confusion, "f1", cell, groups),
         "nll": bootstrap_mean(losses, groups=groups, seed=seed),
     }
     per_class = _per_class(predictions, confusion, groups)

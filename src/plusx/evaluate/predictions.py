@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from plusx.atomic import replacing
 from plusx.errors import DataError, UsageError
 
 Task = Literal["single", "multi"]
@@ -65,12 +64,9 @@ class Predictions:
     @property
     def log_probabilities(self) -> npt.NDArray[np.float64]:
         """(N, K) float64 logarithm of ``probabilities``, without overflow or underflow."""
-        logits = self.logits.astype(np.float64)
         if self.task == "multi":
-            return -np.logaddexp(0.0, -logits)
-        shifted: npt.NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True)
-        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return shifted
+            return -np.logaddexp(0.0, -self.logits.astype(np.float64))
+        return log_softmax(self.logits)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -147,15 +143,11 @@ class Predictions:
         # surrogatepass: a path that is not UTF-8 on disk comes as lone surrogates and must survive.
         text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogatepass")
         fields["names"] = np.frombuffer(text, dtype=np.uint8)
-        beside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
         try:
-            with beside.open("wb") as file:
+            with replacing(target) as beside, beside.open("wb") as file:
                 np.savez(file, **fields)  # type: ignore[arg-type]
-            os.replace(beside, target)  # noqa: PTH105 (the same, by the name people look for)
         except OSError as error:
             raise DataError(f"{target}: predictions cannot be written ({error})") from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     @staticmethod
     def load(path: str | Path) -> Predictions:
@@ -181,6 +173,14 @@ class Predictions:
             raise DataError(
                 f"{path}: not a predictions file that can be read ({error}); write it anew"
             ) from error
+
+
+def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """(N, K) -> (N, K) float64 logarithm of the softmax over classes, without overflow."""
+    wide = logits.astype(np.float64)
+    shifted: npt.NDArray[np.float64] = wide - wide.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def _as_rows(index: Array | Sequence[int], size: int) -> npt.NDArray[np.int64]:

@@ -8,6 +8,9 @@ from plusx.errors import UsageError
 from plusx.evaluate.intervals import Figure
 from plusx.evaluate.metrics import ClassFigures, Evaluation
 
+SCHEMA_VERSION = 1
+"""Of ``metrics.json`` and of every evaluation in it."""
+
 ROLES = ("report", "selection", "calibration")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from plusx.atomic import replacing
 from plusx.errors import ArtifactError
 
 
@@ -17,14 +18,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         ArtifactError: the disk is full or the folder cannot be written.
     """
-    beside = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, beside)
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        raise ArtifactError(f"{path}: the checkpoint cannot be written: {error}") from error
+        with replacing(path) as beside:
+            torch.save(state, beside)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error
+    except RuntimeError as error:  # torch says no more than at which byte it had to stop
+        raise ArtifactError(
+            f"{path}: cannot be written: the disk is probably full; make room, or give --out "
+            "on another disk"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

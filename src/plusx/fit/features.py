@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from plusx.data import BadImage, Preprocessing, Sample, load_batches, read_image
+from plusx.data import BadImage, Preprocessing, Sample, load_batches, plain_reader
 from plusx.engines import TorchEngine
 from plusx.fit.trunk import ActivationStore
 
@@ -61,10 +60,7 @@ def first_pass(
     readable = np.zeros(len(samples), dtype=bool)
     bad: list[BadImage] = []
 
-    def read(sample: Sample, _: int) -> torch.Tensor:
-        image = read_image(sample.path, channels=preprocessing.channels)
-        return preprocessing(torch.from_numpy(image))
-
+    read = plain_reader(preprocessing)
     for batch in load_batches(samples, read, batch_size=batch_size, threads=threads):
         bad += batch.bad
         if len(batch.images):

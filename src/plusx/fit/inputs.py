@@ -17,6 +17,7 @@ from plusx.data import (
     Sample,
     epoch_order,
     load_batches,
+    plain_reader,
     read_image,
     view_rng,
 )
@@ -45,11 +46,14 @@ class Feed:
     world: World = field(default_factory=World)
 
     def order(self, n: int, epoch: int) -> Rows:
-        """This process's positions of a shuffled epoch over n images, in whole batches."""
+        """This process's positions of a shuffled epoch over n images, in ``steps(n)`` batches."""
         world = self.world
         order = epoch_order(n, seed=self.seed, epoch=epoch, rank=world.rank, world_size=world.size)
-        whole = len(order) // self.batch_size * self.batch_size
-        return order[:whole] if whole else order
+        return order[: self.steps(n) * self.batch_size]
+
+    def steps(self, n: int) -> int:
+        """Whole batches of an epoch over n images, at least one; the same for every process."""
+        return max(1, n // self.world.size // self.batch_size)
 
 
 class Source(Protocol):
@@ -142,7 +146,7 @@ class StreamedImages:
 
     def ordered(self) -> Iterator[Step]:
         """See ``Source``."""
-        yield from self._read(np.arange(self.images), self._plain)
+        yield from self._read(np.arange(self.images), plain_reader(self._preprocessing))
 
     def view(self, number: int) -> Iterator[Step]:
         """Every image once, in order, as augmented view ``number``."""
@@ -152,15 +156,10 @@ class StreamedImages:
     def _augmented(self, number: int, order: Rows) -> Callable[[Sample, int], Tensor]:
         def read(sample: Sample, place: int) -> Tensor:
             rng = view_rng(self._feed.seed, number, int(order[place]))
-            return self._augmentation(self._decode(sample), self._preprocessing, rng=rng)
+            image = read_image(sample.path, channels=self._preprocessing.channels)
+            return self._augmentation(torch.from_numpy(image), self._preprocessing, rng=rng)
 
         return read
-
-    def _decode(self, sample: Sample) -> Tensor:
-        return torch.from_numpy(read_image(sample.path, channels=self._preprocessing.channels))
-
-    def _plain(self, sample: Sample, _: int) -> Tensor:
-        return self._preprocessing(self._decode(sample))
 
     def _read(self, order: Rows, read: Callable[[Sample, int], Tensor]) -> Iterator[Step]:
         samples = (self._samples[i] for i in order)

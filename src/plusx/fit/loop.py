@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,6 @@ from plusx.fit.history import Epoch, History
 from plusx.fit.inputs import Inputs, Source
 from plusx.fit.recipe import Recipe
 from plusx.model.surgery import training_mode
-
-_CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
-
 
 _CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
 
@@ -101,7 +99,7 @@ def train_network(
     Raises:
         PlusxError: the loss is not finite.
     """
-    net.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=recipe.label_smoothing)
     criterion.to(hardware.device)
     optimizer = make_optimizer(net, recipe)
@@ -154,7 +152,8 @@ def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
         for x in inputs
     ]
     reduced = hardware.dtype != torch.float32
-    with torch.autocast(hardware.device.type, hardware.dtype, enabled=reduced):
+    precision = torch.autocast(hardware.device.type, hardware.dtype) if reduced else nullcontext()
+    with precision:
         logits: Tensor = net(*moved)
     return logits
 

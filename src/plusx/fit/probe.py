@@ -33,10 +33,10 @@ from plusx.evaluate.intervals import Figure, design_effects, proportion
 from plusx.fit.softmax import (
     BLOCK_ROWS,
     IN_MEMORY,
+    Design,
     Floats,
     Ints,
     Problem,
-    Rows,
     one_thread_if_small,
 )
 
@@ -115,12 +115,12 @@ def fit_probe(
     used = np.unique(dealt)[: 5 if len(few) <= FOLD_IMAGES else 1]
     held = dealt[:, None] == used
     with one_thread_if_small(features.size):
-        rows = Rows.of(features, few)
+        rows = Design.of(features, few)
         cost = _costs(targets[few], class_weights)
         penalty, nll, top1 = _choose(rows, targets[few], classes, cost, held)
         kept = _sample(targets, max(FIT_LOGITS // classes, len(few)), random)
         if len(few) < len(targets):
-            rows = Rows.of(features, kept)
+            rows = Design.of(features, kept)
         cost = _costs(targets[kept], class_weights)
         problem = Problem(rows, targets[kept], classes, cost[:, None])
         weight = problem.solve(penalty, tolerance=1e-5 if rows.turn is None else 1e-4)[:, :, 0]
@@ -128,7 +128,7 @@ def fit_probe(
 
 
 def _choose(
-    rows: Rows, targets: Ints, classes: int, cost: Floats, held: NDArray[np.bool_]
+    rows: Design, targets: Ints, classes: int, cost: Floats, held: NDArray[np.bool_]
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     """The penalty chosen on the held-out images (n, folds); weighted mean NLL and top1 of each."""
     problem = Problem(rows, targets, classes, cost[:, None] * ~held)
@@ -194,7 +194,7 @@ def cross_validate(
     fold = np.stack([_deal(targets, groups_of, folds, random) for _ in range(repeats)])
     cost = _costs(targets, class_weights)
     with one_thread_if_small(features.size):
-        rows = Rows.of(features, np.arange(len(targets)))
+        rows = Design.of(features, np.arange(len(targets)))
         choice = _nested_choice(rows, targets, classes, cost, fold, folds)
         logits = _out_of_fold(rows, targets, classes, cost, fold, choice)
     right = (logits.argmax(2) == targets).astype(np.float64)
@@ -205,7 +205,7 @@ def cross_validate(
 
 
 def _out_of_fold(
-    rows: Rows, targets: Ints, classes: int, cost: Floats, fold: Ints, choice: NDArray[np.intp]
+    rows: Design, targets: Ints, classes: int, cost: Floats, fold: Ints, choice: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """(R, n, K): each image's logits by the head of its fold, at that fold's penalty."""
     logits = np.zeros((len(fold), len(targets), classes), np.float32)
@@ -227,7 +227,7 @@ def _figure(share: Floats, groups: Ints) -> Figure:
 
 
 def _nested_choice(
-    rows: Rows, targets: Ints, classes: int, cost: Floats, fold: Ints, folds: int
+    rows: Design, targets: Ints, classes: int, cost: Floats, fold: Ints, folds: int
 ) -> NDArray[np.intp]:
     """(R, folds): index into GRID of the penalty chosen for each outer fold without its images."""
     pairs = [(r, f, g) for r in range(len(fold)) for f in range(folds) for g in range(f)]

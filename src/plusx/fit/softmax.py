@@ -46,7 +46,7 @@ def one_thread_if_small(numbers: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Design:
     """Scaled features on orthogonal axes, plus a bias column: the design matrix (n, q).
 
     In memory ``values`` is that matrix and ``turn`` None; else ``values`` are the raw features,
@@ -62,7 +62,7 @@ class Rows:
     dtype: torch.dtype
 
     @staticmethod
-    def of(features: Floats, index: Ints) -> Rows:
+    def of(features: Floats, index: Ints) -> Design:
         """Scale and rotate the rows of ``features`` named by ``index`` (sorted).
 
         Raises:
@@ -84,7 +84,7 @@ class Rows:
         scale = deviation.clamp(min=float(floor)).sqrt()
         scale = scale * ((deviation / scale).square().sum().sqrt() or 1.0)
         if count * width > IN_MEMORY:
-            return Rows._streamed(features, index, mean, scale)
+            return Design._streamed(features, index, mean, scale)
         values = (torch.from_numpy(features[index].astype(np.float64)) - mean) / scale
         wide = count <= width
         lengths, axes = torch.linalg.eigh(values @ values.T if wide else values.T @ values)
@@ -93,10 +93,10 @@ class Rows:
         basis = values.T @ (axes / lengths.sqrt()) if wide else axes
         design = torch.cat([values @ basis, torch.ones(count, 1).double()], 1)
         curvature = torch.cat([lengths, torch.tensor([float(count)]).double()])
-        return Rows(design, index, mean, basis / scale[:, None], curvature, None, torch.float64)
+        return Design(design, index, mean, basis / scale[:, None], curvature, None, torch.float64)
 
     @staticmethod
-    def _streamed(features: Floats, index: Ints, mean: Tensor, scale: Tensor) -> Rows:
+    def _streamed(features: Floats, index: Ints, mean: Tensor, scale: Tensor) -> Design:
         some = index[:: max(1, len(index) // 20_000)]  # axes only precondition: a sample will do
         gram = torch.zeros(len(scale), len(scale)).double()
         for _, block in _blocks(features, some):
@@ -106,7 +106,7 @@ class Rows:
         lengths = lengths.clamp(min=1e-9 * float(lengths[-1]))
         curvature = torch.cat([lengths, torch.tensor([float(len(index))]).double()])
         turn = axes / scale[:, None]
-        return Rows(features, index, mean, turn, curvature, turn.float(), torch.float32)
+        return Design(features, index, mean, turn, curvature, turn.float(), torch.float32)
 
     def times(self, coefficients: Tensor) -> Tensor:
         """Design (n, q) @ coefficients (q, c)."""
@@ -153,7 +153,7 @@ class Problem:
     Coefficients are (q, K, B): q axes of the rows, the last one the bias.
     """
 
-    def __init__(self, rows: Rows, targets: Ints, classes: int, weights: Floats) -> None:
+    def __init__(self, rows: Design, targets: Ints, classes: int, weights: Floats) -> None:
         self.rows, self.classes, self.problems = rows, classes, weights.shape[1]
         self.weights = torch.from_numpy(weights).to(rows.dtype)[:, None, :]
         self.targets = torch.from_numpy(targets.astype(np.int64))

@@ -217,7 +217,7 @@ def _usage(*, timm: bool) -> str:
         "MODEL is the folder that holds this file.",
         "```sh\npip install plusx\nplusx predict MODEL photo.jpg\n"
         "plusx evaluate MODEL photos/\n```",
-        '```python\nimport plusx\n\nplusx.load("MODEL").predict("photo.jpg")\n```',
+        '```python\nimport plusx\n\nplusx.Predictor("MODEL").predict("photo.jpg")\n```',
     ]
     if timm:
         parts += [

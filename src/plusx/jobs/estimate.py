@@ -51,7 +51,9 @@ def estimate(options: TrainOptions, talk: Talk) -> Estimate:
     setup = prepare(options, talk)
     train, val, test = (len(setup.listing.part(s)) for s in ("train", "val", "test"))
     parameters = sum(p.numel() * 4 for p in setup.network.model.parameters())
-    with tempfile.TemporaryDirectory() as temporary, talk.phase("measuring"):
+    # Windows cannot remove a file that is still mapped; that must not fail the estimate.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with scratch as temporary, talk.phase("measuring"):
         per_image, views, row_bytes = _pass_seconds(setup, Path(temporary))
         per_step, trained_bytes = _step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
     epochs = 0 if setup.unfreeze == 0 else setup.recipe.epochs
@@ -92,7 +94,7 @@ def _step_seconds(setup: Setup) -> tuple[float, int]:
         inputs = tuple(x.expand(len(images), *x.shape[1:]).contiguous() for x in one)
     else:
         model.requires_grad_(True)
-    net.to(setup.hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(setup.hardware.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(net, setup.recipe)
     training_mode(net, norm_statistics=setup.recipe.norm == "train")
     seconds = 0.0

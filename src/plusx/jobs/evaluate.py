@@ -10,7 +10,7 @@ from typing import Any
 from plusx._version import __version__
 from plusx.data import BadImage, align, read_listing
 from plusx.errors import UsageError
-from plusx.evaluate import Evaluation, Predictions, to_json
+from plusx.evaluate import SCHEMA_VERSION, Evaluation, Predictions, to_json
 from plusx.evaluate import evaluate as figures
 from plusx.jobs.talk import Talk
 from plusx.predict import Predictor
@@ -39,7 +39,8 @@ class Result:
         """As ``--json`` prints it; same schema as an entry of ``metrics.json``."""
         found = to_json(self.evaluation, split=self.split, role="report")
         bad = [{"path": item.path, "reason": item.reason} for item in self.bad]
-        return {"schema_version": 1, "plusx_version": __version__, **found, "bad_images": bad}
+        about = {"schema_version": SCHEMA_VERSION, "plusx_version": __version__}
+        return {**about, **found, "bad_images": bad}
 
 
 def evaluate(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from plusx.data import Listing
+from plusx.data import SPLITS, Listing, groups_of
 from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
@@ -71,14 +71,7 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
         folder: takes checkpoints, history and events.
         talk: where progress is said.
     """
-    unreadable = {item.path for item in material.bad}
-    positions = {
-        split: np.array(
-            [i for i, s in enumerate(listing.samples)
-             if s.split == split and s.path not in unreadable], dtype=np.int64
-        )
-        for split in ("train", "val", "test")
-    }  # fmt: skip
+    positions = {split: material.positions(listing, split) for split in SPLITS}
     model = copy.deepcopy(setup.network.model)
     weights = class_weights(setup.options, _targets(listing, positions["train"]), talk)
     probe = None
@@ -89,7 +82,7 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
                 _targets(listing, positions["train"]),
                 classes=len(listing.classes),
                 seed=setup.recipe.seed,
-                groups=_groups(listing, positions["train"]),
+                groups=groups_of([listing.samples[p] for p in positions["train"]]),
                 class_weights=None if weights is None else weights.double().numpy(),
             )
         _set_head(model, probe.head)
@@ -100,7 +93,15 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
     start = copy_state(net)
     while True:
         try:
-            _fine_tune(fitted, setup, material, listing, (folder, weights), talk)
+            _fine_tune(
+                fitted,
+                setup,
+                material=material,
+                listing=listing,
+                folder=folder,
+                class_weights=weights,
+                talk=talk,
+            )
             break
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or setup.recipe.batch_size == 1:
@@ -109,6 +110,11 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
         fitted.recipe = setup.recipe
         net.load_state_dict(start)
     assert fitted.choice is not None
+    if probe is None and fitted.choice.best.epoch == 0:
+        talk.note(
+            "no epoch was better than the random weights that training began with, so these ship: "
+            "they know nothing; give more --epochs, another --lr, or start from --weights"
+        )
     fitted.take(fitted.choice.best.state)
     return fitted
 
@@ -134,25 +140,25 @@ def out_of_memory(error: BaseException) -> bool:
 def validation(listing: Listing, positions: Rows) -> Predictions:
     """The images at ``positions`` as predictions without answers."""
     samples = [listing.samples[p] for p in positions]
-    grouped = any(sample.group is not None for sample in samples)
     return Predictions(
         logits=np.zeros((len(samples), len(listing.classes)), np.float32),
         targets=_targets(listing, positions),
         paths=tuple(sample.path for sample in samples),
         classes=listing.classes,
-        groups=tuple(s.group or s.path for s in samples) if grouped else None,
+        groups=groups_of(samples),
     )
 
 
 def _fine_tune(
     fitted: Fitted,
     setup: Setup,
+    *,
     material: Material,
     listing: Listing,
-    where: tuple[Path, torch.Tensor | None],
+    folder: Path,
+    class_weights: torch.Tensor | None,
     talk: Talk,
 ) -> None:
-    folder, weights = where
     train, val = fitted.positions["train"], fitted.positions["val"]
     fitted.choice = Choice(validation(listing, val), seed=setup.recipe.seed)
     inputs = source(setup, material, train, feed=setup.feed, talk=talk)
@@ -172,7 +178,7 @@ def _fine_tune(
             hardware=setup.hardware,
             choice=fitted.choice,
             folder=folder,
-            class_weights=weights,
+            class_weights=class_weights,
             tick=show,
         )
 
@@ -193,10 +199,3 @@ def _set_head(model: ResNet, head: Head) -> None:
 
 def _targets(listing: Listing, positions: Rows) -> Rows:
     return np.array([listing.samples[p].target for p in positions], dtype=np.int64)
-
-
-def _groups(listing: Listing, positions: Rows) -> list[str] | None:
-    samples = [listing.samples[p] for p in positions]
-    if all(sample.group is None for sample in samples):
-        return None
-    return [sample.group or sample.path for sample in samples]

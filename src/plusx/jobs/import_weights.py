@@ -10,7 +10,7 @@ from pathlib import Path
 
 from plusx.errors import UsageError
 from plusx.jobs.card import model_card
-from plusx.jobs.run import Run, run_folder, write_config
+from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
 from plusx.jobs.train import versions
 from plusx.weights import architecture, create_network, save_artifact
@@ -44,8 +44,9 @@ def import_weights(
     """
     talk = talk or Talk()
     source = os.fspath(weights)
-    if source in ("auto", "none"):
+    if source in ("auto", "bundled", "none"):
         raise UsageError(f"weights {source!r}: give a file, a model folder or a hub id to import")
+    check_free(os.fspath(out), overwrite=overwrite)
     network = create_network(None if model is None else os.fspath(model), weights=source)
     for text in network.notes:
         talk.note(text)
@@ -61,6 +62,8 @@ def import_weights(
             f"--classes has {len(names)} names ({len(set(names))} different), but {network.origin} "
             f"has {count} classes"
         )
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        raise UsageError(f"--classes: every name must be text and not empty, not {list(names)[:9]}")
     provenance = {"weights": network.origin, "weights_sha256": network.sha256, "ships": "imported"}
     spec = network.model.spec
     with run_folder(os.fspath(out), source, overwrite=overwrite, resume=False) as folder:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plusx.data import BadImage, Sample, drop, find_unreadable
+from plusx.data import BadImage, Listing, Sample, drop, find_unreadable
 from plusx.engines import TorchEngine
 from plusx.fit.features import FirstPass, first_pass
-from plusx.fit.inputs import CachedViews, Feed, Source, StreamedImages
+from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
 from plusx.fit.trunk import ActivationShape, ActivationStore, Rows
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
@@ -43,6 +43,16 @@ class Material:
     store: ActivationStore | None = None
     views: int = 0
 
+    def positions(self, listing: Listing, *splits: str) -> Rows:
+        """Positions of the readable images of these splits in ``listing.samples``."""
+        unreadable = {item.path for item in self.bad}
+        found = [
+            i
+            for i, sample in enumerate(listing.samples)
+            if sample.split in splits and sample.path not in unreadable
+        ]
+        return np.array(found, dtype=np.int64)
+
 
 def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
     """Look at every image once, before any training; unreadable ones are said.
@@ -53,17 +63,10 @@ def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
     samples = setup.listing.samples
     if setup.options.from_scratch:
         with talk.phase("reading", len(samples)) as tick:
-            seen = 0
-
-            def show(done: int) -> None:
-                nonlocal seen
-                tick(done - seen, "")
-                seen = done
-
             bad = find_unreadable(
                 samples,
                 threads=setup.threads,
-                progress=show,
+                tick=lambda n: tick(n, ""),
                 channels=setup.preprocessing.channels,
             )
         material = Material(tuple(bad))
@@ -139,11 +142,7 @@ def _add_views(setup: Setup, material: Material, talk: Talk) -> None:
     assert material.engine is not None
     n = len(setup.listing.samples)
     wanted = ("train", "val") if setup.options.folds else ("train",)
-    unreadable = {item.path for item in material.bad}
-    positions = np.array(
-        [i for i, s in enumerate(setup.listing.samples)
-         if s.split in wanted and s.path not in unreadable]
-    )  # fmt: skip
+    positions = material.positions(setup.listing, *wanted)
     samples = [setup.listing.samples[p] for p in positions]
     images = _stream(setup, samples, setup.feed, talk, material.engine.trunk)
     with talk.phase("views", (material.views - 1) * len(samples)) as tick:
@@ -158,7 +157,7 @@ def _stream(
     samples: Sequence[Sample],
     feed: Feed,
     talk: Talk,
-    trunk: object,
+    trunk: Callable[[torch.Tensor], Inputs] | None,
 ) -> StreamedImages:
     def complain(bad: Sequence[BadImage]) -> None:
         for item in bad:
@@ -169,7 +168,7 @@ def _stream(
         setup.preprocessing,
         augmentation=setup.augmentation,
         feed=feed,
-        trunk=trunk,  # type: ignore[arg-type]
+        trunk=trunk,
         on_bad=complain,
     )
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from plusx.data.ordered import MOST_THREADS
 from plusx.errors import UsageError
 
 
@@ -76,16 +77,10 @@ class TrainOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
-                 "views": 1, "threads": 1, "seed": 0}  # fmt: skip
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be a whole number")
-            if value is not None and value < bound:
-                raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
-        if self.seed >= 2**63:
-            raise UsageError(f"--seed {self.seed} must be below 2**63")
+        self._check_numbers()
+        for name in ("weights", "device"):
+            if getattr(self, name) is None:
+                raise UsageError(f"--{name} None must be a name; leave it out for the default")
         if type(self.folds) is not int or self.folds < 0 or self.folds == 1:
             raise UsageError(f"--folds {self.folds} must be at least 2 (or 0 for none)")
         if not 0 < self.val_fraction < 1:
@@ -110,6 +105,36 @@ class TrainOptions:
                 f"--unfreeze {self.unfreeze} would freeze random weights; with --weights none "
                 "leave it out, or give --unfreeze all"
             )
+
+    def _check_numbers(self) -> None:
+        least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
+                 "views": 1, "threads": 1, "seed": 0}  # fmt: skip
+        most: dict[str, float] = {
+            "epochs": 10**6, "image_size": 2**14, "channels": 2**10, "threads": MOST_THREADS,
+            "seed": 2**63 - 1}  # fmt: skip
+        may_lack = {field.name for field in dataclasses.fields(self) if field.default is None}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is None and name in may_lack:
+                continue
+            if type(value) is not int:
+                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be a whole number")
+            if value < bound:
+                raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {bound}")
+            if value > (limit := most.get(name, math.inf)):
+                raise UsageError(f"--{name.replace('_', '-')} {value} must be at most {limit}")
+        for name in (
+            "lr",
+            "weight_decay",
+            "warmup",
+            "label_smoothing",
+            "val_fraction",
+            "cache_gib",
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and not (value is None and name in may_lack):
+                raise UsageError(f"--{name.replace('_', '-')} {value!r} must be a number")
 
     @classmethod
     def of(cls, data: str | os.PathLike[str], **options: Any) -> TrainOptions:

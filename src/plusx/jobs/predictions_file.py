@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from plusx.atomic import replacing
 from plusx.errors import MissingExtra, UsageError
 from plusx.predict import Prediction
 
@@ -32,17 +33,14 @@ def predictions_file(path: Path, top: int) -> Iterator[Write]:
     kinds = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     if path.suffix.lower() not in kinds:
         raise UsageError(f"--out {path}: must end in .csv, .jsonl or .parquet")
-    beside = path.with_name(f".{path.name}.tmp")
+    if path.is_dir():
+        raise UsageError(f"--out {path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with kinds[path.suffix.lower()](beside, top) as write:
+        with replacing(path) as beside, kinds[path.suffix.lower()](beside, top) as write:
             yield write
-        beside.replace(path)
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):  # it is gone, or could never be made
-            beside.unlink()
 
 
 @contextmanager

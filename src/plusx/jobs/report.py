@@ -9,25 +9,23 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shlex
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
 from plusx.errors import ArtifactError, PlusxError
-from plusx.evaluate import learning_curves
+from plusx.evaluate import SCHEMA_VERSION, learning_curves
 from plusx.jobs import wording
 from plusx.jobs.gallery import gather_gallery
 from plusx.jobs.report_classes import bounded, gather_classes, inline_svg
+from plusx.jobs.run import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SCHEMA_VERSION = 1
 _LISTED, _EPOCHS, _VALUE = 200, 1000, 2000  # most shown: of files and notes, epochs, letters
 
 _PARTS = ("metrics", "settings", "model", "classes", "curves", "gallery")
@@ -57,14 +55,7 @@ def write_report(run: Path) -> Path:
             "train again, or restore the file"
         ) from error
     target = run / "report.html"
-    beside = run / f".report-{uuid.uuid4().hex}.tmp"
-    try:
-        beside.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(beside, target)  # noqa: PTH105 (the same, by the name people look for)
-    except OSError as error:
-        raise ArtifactError(f"{target}: cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(target, page)
     return target
 
 

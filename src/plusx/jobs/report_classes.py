@@ -76,6 +76,7 @@ def _confusions(evaluation: Evaluation) -> Json:
 
 
 def bounded(items: Sequence[Any], most: int) -> Json:
+    """The first ``most`` items, how many there are, and how many are not shown."""
     return {"all": len(items), "shown": items[:most], "more": max(0, len(items) - most)}
 
 

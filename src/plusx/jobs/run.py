@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from plusx.atomic import replacing
 from plusx.errors import ArtifactError, UsageError
 from plusx.predict import Prediction, Predictor
 
@@ -100,7 +101,7 @@ def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> 
         yield Path(out)
         return
     if out is None:
-        folder = _fresh(Path("runs"), Path(data).resolve().stem or "run")
+        folder = _fresh(Path("runs"), _name_of(data))
     else:
         folder = Path(out)
         check_free(out, overwrite=overwrite)
@@ -120,8 +121,10 @@ def check_free(out: str | None, *, overwrite: bool) -> None:
     """Refuse an ``out`` that is taken and may not be overwritten.
 
     Raises:
-        UsageError: see ``run_folder``.
+        UsageError: see ``run_folder``; or ``out`` is an empty name.
     """
+    if out == "":
+        raise UsageError("--out '': is an empty name; give the folder to make")
     if out is None or not _taken(Path(out)):
         return
     if not overwrite:
@@ -178,17 +181,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside and rename it.
+    """Write a text file, atomically; lines end in one byte on every system.
 
     Raises:
         ArtifactError: the disk is full or the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error
 
 
@@ -215,6 +216,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtifactError(f"{path}: is damaged: not a JSON object")
     return value
+
+
+def _name_of(data: str) -> str:
+    """What the user calls the data: a symbolic link keeps its own name, a CSV loses its ending."""
+    where = Path(data).absolute()
+    if ".." in where.parts or not where.name:
+        where = where.resolve()
+    return (where.stem if where.suffix.lower() == ".csv" else where.name) or "run"
 
 
 def _fresh(parent: Path, name: str) -> Path:

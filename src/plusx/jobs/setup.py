@@ -89,6 +89,10 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
     Raises:
         PlusxError: the data, the weights or an option cannot be used.
     """
+    if (processes := world().size) > 1:
+        # Each would train on its own share of the images, and none would learn from the others.
+        raise UsageError(f"WORLD_SIZE is {processes}, but training runs in one process so far; "
+                         "start it without torchrun, or unset WORLD_SIZE")  # fmt: skip
     given = read_listing(options.data)
     listing = split_listing(given, seed=options.seed, val_fraction=options.val_fraction)
     if listing is not given:

@@ -15,7 +15,7 @@ import torch
 
 from plusx._version import __version__
 from plusx.data import folds, split_listing
-from plusx.errors import UsageError
+from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions
 from plusx.jobs.assess import Evaluation, assess, entry, metrics, score
 from plusx.jobs.card import model_card
@@ -55,9 +55,18 @@ def resume(run: str | os.PathLike[str], *, talk: Talk | None = None) -> Run:
     Raises:
         PlusxError: the folder is no training run, or its data or weights cannot be used any more.
     """
+    if not (Path(run) / "config.toml").is_file() or not os.fspath(run):
+        raise UsageError(
+            f"--resume {os.fspath(run)!r}: is no run (it has no config.toml); give the folder "
+            "that plusx train made"
+        )
     config = read_config(Path(run) / "config.toml")
     if "asked" not in config:
         raise UsageError(f"--resume {run}: is no training run (its config.toml says not how)")
+    needed = {"asked": "data", "hardware": "precision", "network": "weights"}
+    if lacking := [f"{table}.{key}" for table, key in needed.items()
+                   if key not in config.get(table, {})]:  # fmt: skip
+        raise ArtifactError(f"{run}/config.toml: is damaged: lacks {', '.join(lacking)}")
     asked = config["asked"] | {"out": os.fspath(run), "precision": config["hardware"]["precision"]}
     if config["network"]["weights"].startswith("hub:"):
         asked["weights"] = config["network"]["weights"].removeprefix("hub:")
@@ -73,8 +82,8 @@ def _train(options: TrainOptions, talk: Talk, began: dict[str, Any] | None = Non
         raise UsageError(
             f"--resume {options.out}: {options.weights} are not the weights that the run began with"
         )
-    out, overwrite, resume = options.out, options.overwrite, began is not None
-    with run_folder(out, options.data, overwrite=overwrite, resume=resume) as folder:
+    out, overwrite, again = options.out, options.overwrite, began is not None
+    with run_folder(out, options.data, overwrite=overwrite, resume=again) as folder:
         talk.log_to(folder / "train.log")
         _write_config(setup, folder)
         cache = folder / "cache"

@@ -18,6 +18,9 @@ PoolKind = Literal["max", "max-ceil", "none"]
 ShortcutKind = Literal["conv", "conv-all", "zero-pad", "identity", "none"]
 StrideSite = Literal["3x3", "1x1"]
 
+MOST, MOST_BLOCKS = 2**20, 10_000
+"""Of any other number, and of blocks: far above every known network, and still quick to refuse."""
+
 EXPANSION: dict[BlockKind, int] = {"basic": 1, "bottleneck": 4}
 
 
@@ -71,14 +74,18 @@ class ResNetSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", _integers("depths", self.depths))
         object.__setattr__(self, "widths", _integers("widths", self.widths))
+        if not isinstance(self.name, str):
+            raise SpecError(f"name={self.name!r} must be text")
         for field, kind in _CHOICES.items():
             if getattr(self, field) not in get_args(kind):
                 legal = ", ".join(get_args(kind))
                 raise SpecError(f"{field}={getattr(self, field)!r} is not one of {legal}")
         for field in ("stem_width", "stem_stride", "in_channels", "classes", "image_size"):
             value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise SpecError(f"{field}={value!r} must be a whole number of at least 1")
+            if type(value) is not int or not 1 <= value <= MOST:
+                raise SpecError(f"{field}={value!r} must be a whole number from 1 to {MOST}")
+        if self.blocks > MOST_BLOCKS:
+            raise SpecError(f"depths={list(self.depths)} are more than {MOST_BLOCKS} blocks")
         if len(self.depths) != len(self.widths):
             raise SpecError(
                 f"depths={list(self.depths)} and widths={list(self.widths)} differ in length; "
@@ -150,7 +157,7 @@ class ResNetSpec:
         """
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"not JSON: {error}") from error
         return cls.from_dict(fields)
 
@@ -168,6 +175,6 @@ def _integers(field: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, list | tuple) or not values:
         raise SpecError(f"{field}={values!r} must be a list of whole numbers, one per stage")
     for value in values:
-        if type(value) is not int or value < 1:
-            raise SpecError(f"{field}={list(values)!r} must hold whole numbers of at least 1")
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise SpecError(f"{field}={list(values)!r} must hold whole numbers from 1 to {MOST}")
     return tuple(values)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from plusx._version import __version__
+from plusx.atomic import replacing
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import Task
 from plusx.errors import ArtifactError, PlusxError, WeightsError
@@ -125,10 +126,9 @@ def write_card(folder: Path | str, card: str) -> None:
         ArtifactError: it cannot be written.
     """
     target = Path(folder) / CARD
-    beside = target.with_name(f".{CARD}.tmp")
     try:
-        beside.write_text(card, encoding="utf-8")
-        beside.replace(target)
+        with replacing(target) as beside:
+            beside.write_text(card, encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"{target}: cannot be written: {error.strerror}") from error
 

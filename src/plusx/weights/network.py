@@ -125,7 +125,7 @@ def resolve_spec(model: str | Path | ResNetSpec) -> ResNetSpec:
     if path.suffix.lower() != ".json":
         return variant(str(model))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"--model {path}: cannot be read: {reason}") from error
