@@ -15,7 +15,7 @@ from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, 
 from plusx.engines import Engine, TorchEngine
 from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions, log_softmax
-from plusx.runtime import cpu_count, resolve_device, resolve_precision
+from plusx.runtime import cpu_count, forward_batch, resolve_device, resolve_precision
 from plusx.weights import Artifact, load_artifact
 
 PathLike = str | os.PathLike[str]
@@ -61,7 +61,7 @@ class Predictor:
         artifact: a run folder, a model folder, or one that is already loaded.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (the fastest).
-        batch_size: images per forward.
+        batch_size: images per forward; by default 8 on a CPU, else 64.
         threads: for decoding; by default one a core.
 
     Raises:
@@ -75,14 +75,15 @@ class Predictor:
         *,
         device: str = "auto",
         precision: str = "float32",
-        batch_size: int = 32,
+        batch_size: int | None = None,
         threads: int | None = None,
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
         self.classes = loaded.classes
         self._read = plain_reader(loaded.preprocessing)
-        self._batch_size, self._threads = batch_size, cpu_count() if threads is None else threads
         where = resolve_device(device)
+        self._batch_size = forward_batch(where) if batch_size is None else batch_size
+        self._threads = cpu_count() if threads is None else threads
         self._engine: Engine = TorchEngine(
             loaded.model, device=where, dtype=resolve_precision(precision, where)
         )

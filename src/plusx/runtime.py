@@ -77,6 +77,12 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def forward_batch(device: torch.device) -> int:
+    """Images per forward where nothing is asked for. On CPUs activations should stay in the cache:
+    ResNet-18 on 2 Zen 4 cores ran 131 images/s at 8 against 99 at 32 (bfloat16)."""
+    return 8 if device.type == "cpu" else 64
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """Turn ``auto | float32 | bfloat16 | float16`` into a dtype.
 

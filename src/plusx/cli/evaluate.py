@@ -30,7 +30,9 @@ def evaluate(
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
     ] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per forward [default: 8 on a CPU, else 64].")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="For decoding [default: one a core].")
     ] = None,

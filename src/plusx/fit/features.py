@@ -16,6 +16,7 @@ import numpy.typing as npt
 from plusx.data import BadImage, Preprocessing, Sample, load_batches, plain_reader
 from plusx.engines import TorchEngine
 from plusx.fit.trunk import ActivationStore
+from plusx.runtime import forward_batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def first_pass(
     *,
     folder: Path,
     store: ActivationStore | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     threads: int = 2,
     tick: Callable[[int], None] = lambda n: None,
 ) -> FirstPass:
@@ -52,7 +53,7 @@ def first_pass(
         preprocessing: image file to tensor.
         folder: where ``features.npy`` is written, so that memory stays flat in n.
         store: takes the trunk's activations; row i for sample i.
-        batch_size: images per forward.
+        batch_size: images per forward; by default what suits the device.
         threads: for decoding.
         tick: called with the number of images done since the last call.
     """
@@ -61,7 +62,8 @@ def first_pass(
     bad: list[BadImage] = []
 
     read = plain_reader(preprocessing)
-    for batch in load_batches(samples, read, batch_size=batch_size, threads=threads):
+    size = batch_size or forward_batch(engine.device)
+    for batch in load_batches(samples, read, batch_size=size, threads=threads):
         bad += batch.bad
         if len(batch.images):
             index = batch.index.numpy()

@@ -31,6 +31,10 @@ from plusx.weights import save_artifact
 SMALL = 1_000
 """Below this many images the headline of a probe comes from repeated cross-validation."""
 
+REPEATS = 5
+"""Of that cross-validation. The luck of the folds is a small part of the interval already: on 396
+photographs a repeat has a standard deviation of 0.8 points, their mean of 5 of 0.4."""
+
 Evaluation = dict[str, Any]
 
 
@@ -202,6 +206,7 @@ def _cross_validated(
                 material.first.features[rows],
                 np.array([sample.target for sample in samples], dtype=np.int64),
                 classes=len(setup.listing.classes),
+                repeats=REPEATS,
                 seed=setup.recipe.seed,
                 groups=groups_of(samples),
                 class_weights=None if weights is None else weights.double().numpy(),

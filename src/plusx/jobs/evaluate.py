@@ -50,7 +50,7 @@ def evaluate(
     split: str | None = None,
     device: str = "auto",
     precision: str = "float32",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     threads: int | None = None,
     talk: Talk | None = None,
 ) -> Result:
@@ -63,7 +63,7 @@ def evaluate(
             one, else ``val``, else all.
         device: where to run.
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
-        batch_size: images per forward.
+        batch_size: images per forward; by default 8 on a CPU, else 64.
         threads: for decoding.
         talk: where progress is said.
 

@@ -8,7 +8,7 @@ from plusx.model.spec import ResNetSpec
 
 
 class Stem(nn.Module):
-    """``pool(act(norm(conv(x))))``, 7x7 for photographs or 3x3 for small images."""
+    """Convolution, norm, pool and activation; 7x7 for photographs or 3x3 for small images."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
@@ -31,7 +31,8 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, stem_width, H', W')."""
-        out: Tensor = self.pool(self.act(self.norm(self.conv(x))))
+        # Pooled before the activation: max and ReLU commute, and a quarter of the pixels is left.
+        out: Tensor = self.act(self.pool(self.norm(self.conv(x))))
         return out
 
 
