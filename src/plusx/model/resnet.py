@@ -1,42 +1,18 @@
-"""The residual network: a straight line of named children, ``stem -> stages -> head``."""
+"""The residual network: stem, stages of residual blocks, head, as its spec describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plusx.errors import SpecError
 from plusx.model.blocks import BasicResidual, BottleneckResidual, ResidualBlock
+from plusx.model.classifier import Classifier, Head
 from plusx.model.shortcut import Shape, make_shortcut, shortcut_shape
 from plusx.model.spec import EXPANSION, ResNetSpec
 from plusx.model.stem import Stem, stem_size
 
 
-class Head(nn.Module):
-    """Global average pooling and one linear layer."""
-
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(features, classes)
-
-    def pool(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps of (N, C_i, H_i, W_i) -> features (N, sum of C_i), at least float32."""
-        return torch.cat([average(m) for m in maps], dim=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C) -> logits (N, classes)."""
-        logits: Tensor = self.fc(features.to(self.fc.weight.dtype))
-        return logits
-
-
-def average(maps: Tensor) -> Tensor:
-    """(N, C, H, W) -> mean over pixels (N, C), summed and kept in float32 for half precision."""
-    return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
-
-
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """A residual network as its spec describes it.
 
     Weights are drawn as in He et al. 2015 (arXiv 1502.01852): normal, fan out, for convolutions;
@@ -52,7 +28,7 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec: ResNetSpec = spec
         self.stem = Stem(spec)
         self.stages = nn.ModuleList()
         size = stem_size(spec)
@@ -60,26 +36,9 @@ class ResNet(nn.Module):
         for index in range(spec.stages):
             stage, shape = _make_stage(spec, index, shape)
             self.stages.append(stage)
+        self.norm = nn.Identity()
         self.head = Head(spec.feature_channels, spec.classes)
         _initialise(self)
-
-    def pyramid(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) -> the stages' outputs by name, ``C2`` (stride 4 at 224) up to ``C5``."""
-        x = self.stem(x)
-        maps = {}
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            maps[f"C{index + 2}"] = x
-        return maps
-
-    def features(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> pooled features (N, spec.feature_channels)."""
-        return self.head.pool(list(self.pyramid(x).values())[-self.spec.feature_stages :])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, classes)."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 def _make_stage(spec: ResNetSpec, index: int, shape: Shape) -> tuple[nn.Sequential, Shape]:

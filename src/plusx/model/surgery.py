@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from plusx.errors import UsageError
-from plusx.model.resnet import ResNet, average
+from plusx.model.classifier import Classifier, average
+
+C = TypeVar("C", bound=Classifier)
 
 
-def replace_head(model: ResNet, classes: int) -> None:
+def replace_head(model: Classifier, classes: int) -> None:
     """Give ``model`` a fresh linear layer for ``classes`` outputs."""
     model.spec = model.spec.replace(classes=classes)
     model.head.fc = nn.Linear(model.spec.feature_channels, classes)
 
 
-def blocks(model: ResNet) -> list[nn.Module]:
+def blocks(model: Classifier) -> list[nn.Module]:
     """All residual blocks, first to last."""
     return list(chain.from_iterable(cast("list[nn.Sequential]", list(model.stages))))
 
@@ -32,7 +34,7 @@ def freeze(model: nn.Module) -> None:
     model.requires_grad_(False)
 
 
-def unfreeze_last_blocks(model: ResNet, n: int) -> None:
+def unfreeze_last_blocks(model: Classifier, n: int) -> None:
     """Make the last ``n`` residual blocks and the head trainable and freeze everything else.
 
     With ``n`` equal to the number of blocks the stem stays frozen; use
@@ -44,6 +46,7 @@ def unfreeze_last_blocks(model: ResNet, n: int) -> None:
     _check_blocks(model, n)
     freeze(model)
     model.head.requires_grad_(True)
+    model.norm.requires_grad_(n > 0)
     for block in blocks(model)[model.spec.blocks - n :]:
         block.requires_grad_(True)
 
@@ -70,7 +73,7 @@ def training_mode(model: nn.Module, *, norm_statistics: bool) -> None:
 class Trunk(nn.Module):
     """Stem and first blocks: image -> activation at the split, and features known by then."""
 
-    def __init__(self, model: ResNet, split: int) -> None:
+    def __init__(self, model: Classifier, split: int) -> None:
         super().__init__()
         self.stem = model.stem
         self.stages = nn.ModuleList()
@@ -80,6 +83,7 @@ class Trunk(nn.Module):
             self.stages.append(stage[:split])
             self.complete = split >= len(stage)
             split -= len(stage)
+        self.norm = model.norm
         self.total = model.spec.stages
         self.feature_stages = model.spec.feature_stages
 
@@ -92,20 +96,21 @@ class Trunk(nn.Module):
             done = index < len(self.stages) - 1 or self.complete
             # The activation at the split itself is pooled by the trunk when its stage is complete.
             if done and index >= self.total - self.feature_stages:
-                pooled.append(average(x))
+                pooled.append(average(self.norm(x) if index == self.total - 1 else x))
         return x, torch.cat(pooled, dim=1)
 
 
 class Top(nn.Module):
     """The blocks after the split and the head: what ``Trunk`` gives -> logits."""
 
-    def __init__(self, model: ResNet, split: int) -> None:
+    def __init__(self, model: Classifier, split: int) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
         for stage in cast("list[nn.Sequential]", list(model.stages)):
             if split < len(stage):
                 self.stages.append(stage[max(0, split) :])
             split -= len(stage)
+        self.norm = model.norm
         self.head = model.head
         self.feature_stages = model.spec.feature_stages
 
@@ -115,6 +120,8 @@ class Top(nn.Module):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
+        if maps:
+            maps[-1] = self.norm(maps[-1])
         return torch.cat([pooled, *map(average, maps[-self.feature_stages :])], dim=1)
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
@@ -123,7 +130,7 @@ class Top(nn.Module):
         return logits
 
 
-def split_trunk(model: ResNet, n: int) -> tuple[Trunk, Top]:
+def split_trunk(model: Classifier, n: int) -> tuple[Trunk, Top]:
     """Split before the last ``n`` blocks: ``top(*trunk(x))`` equals ``model(x)``.
 
     Both parts share the model's modules, so training the top trains the model.
@@ -136,7 +143,7 @@ def split_trunk(model: ResNet, n: int) -> tuple[Trunk, Top]:
     return Trunk(model, split), Top(model, split)
 
 
-def fold_batchnorm(model: ResNet) -> ResNet:
+def fold_batchnorm(model: C) -> C:
     """A copy in evaluation mode whose BatchNorms are folded into the convolutions before them.
 
     The same function to rounding, in fewer operations; not for training.
@@ -151,7 +158,7 @@ def fold_batchnorm(model: ResNet) -> ResNet:
     return folded.requires_grad_(False)
 
 
-def _check_blocks(model: ResNet, n: int) -> None:
+def _check_blocks(model: Classifier, n: int) -> None:
     if not 0 <= n <= model.spec.blocks:
         raise UsageError(
             f"{n} blocks were asked for, but {model.spec.name} has {model.spec.blocks}; "
