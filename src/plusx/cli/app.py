@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from plusx._version import __version__
-from plusx.cli import evaluate, import_, predict, train
+from plusx.cli import evaluate, export_weights, import_, models, predict, push, train
 from plusx.errors import PlusxError
 
 app = typer.Typer(
@@ -34,6 +34,17 @@ app.command("evaluate", short_help="Score a run on labelled images.", epilog=eva
 )
 app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
     import_.import_weights
+)
+app.command("models", short_help="List the networks, or draw one.", epilog=models.EXAMPLES)(
+    models.models
+)
+app.command(
+    "export-weights",
+    short_help="Weights for torchvision, timm or one file.",
+    epilog=export_weights.EXAMPLES,
+)(export_weights.export_weights)
+app.command("push", short_help="Put a model on the Hugging Face hub.", epilog=push.EXAMPLES)(
+    push.push
 )
 
 

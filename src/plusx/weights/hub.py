@@ -79,18 +79,18 @@ def _fetch(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) ->
 
     for filename in filenames:
         try:
-            with _quiet():
+            with quiet():
                 # Once: hf_hub_download alone would go on for minutes where nobody answers.
                 url = hf_hub_url(repo, filename, revision=revision)
                 etag = get_hf_file_metadata(url, timeout=TIMEOUT_S).etag
         except EntryNotFoundError:
             continue
         except Exception as error:  # httpx, requests and hf_xet share no base class
-            if _is_unreachable(error):
+            if is_unreachable(error):
                 return _from_cache(hub_id, repo, revision, filenames, error)
             raise WeightsError(f"{hub_id}: {_why(error)}") from error
         try:
-            with _quiet():
+            with quiet():
                 path = Path(hf_hub_download(repo, filename, revision=revision))
         except Exception as error:
             raise WeightsError(f"{hub_id}: {filename}: {_why(error)}") from error
@@ -107,7 +107,7 @@ def _from_cache(
     why = f"{constants.ENDPOINT} cannot be reached"
     if isinstance(error, OfflineModeIsEnabled):
         why = "HF_HUB_OFFLINE is set"
-    elif status := _status(error):
+    elif status := status_of(error):
         why = f"{constants.ENDPOINT} is out of order (status {status})"
     for filename in filenames:
         found = try_to_load_from_cache(repo, filename, revision=revision)
@@ -144,12 +144,12 @@ def _verify(path: Path, etag: str | None, hub_id: str) -> tuple[str, ...]:
     )
 
 
-def _is_unreachable(error: Exception) -> bool:
+def is_unreachable(error: Exception) -> bool:
     """Whether nobody answered, or only to say that the hub is down."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
-        return _status(error) >= 500 or _status(error) == 429
+        return status_of(error) >= 500 or status_of(error) == 429
     network = type(error).__module__.partition(".")[0] in ("httpx2", "httpx", "requests")
     return network or isinstance(error, OfflineModeIsEnabled | ConnectionError | TimeoutError)
 
@@ -163,7 +163,7 @@ def _why(error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, HFValidationError):
         return "is not a hub id (OWNER/NAME or OWNER/NAME@REVISION)"
     if isinstance(error, GatedRepoError):
@@ -181,12 +181,13 @@ def _why(error: Exception) -> str:
     return f"the download was cut short or failed ({first}); try again, or {REMEDIES}"
 
 
-def _status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
+    """The HTTP status that the hub answered with; 0 where it did not."""
     return int(getattr(getattr(error, "response", None), "status_code", 0))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the hub library's bars and remarks to itself unless a person is watching."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
