@@ -1,7 +1,7 @@
 """A network as a table: shapes, parameters, multiply-adds, receptive field, stage by stage.
 
 The network is run once on torch's meta device, where tensors have shapes but no memory. Multiply-
-adds are those of convolutions and matrix products (torch's own ``FlopCounterMode``, halved); norms,
+adds are those of convolutions and matrix products (torch's own ``flop_counter``, halved); norms,
 activations and pools are not counted, as in torchvision's figures.
 """
 
@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from plusx.model.classifier import Classifier
 from plusx.model.reach import Tracer
@@ -131,8 +130,8 @@ def _measure(
 ) -> Tensor:
     """Run one part and write its row; gives its output."""
     name, module = part
-    with FlopCounterMode(display=False) as counter:
-        out: Tensor = run(x)
+    before = tracer.flops
+    out: Tensor = run(x)
     reach = tracer.reach(out)
     rows.append(
         Row(
@@ -140,7 +139,7 @@ def _measure(
             shape=tuple(out.shape[1:]),
             blocks=tuple(_blocks(module)) if name.startswith("stage") else (_plain(module),),
             params=sum(p.numel() for p in module.parameters()),
-            macs=counter.get_total_flops() // 2,
+            macs=(tracer.flops - before) // 2,
             receptive_field=reach.field,
             whole_image=reach.whole,
             stride=reach.jump if out.ndim == 4 else 0,

@@ -1,4 +1,4 @@
-"""Receptive fields by following the data: which pixels can change a unit of any tensor.
+"""Receptive fields and multiply-adds, by following the data through one forward.
 
 A dispatch mode sees every operation of a forward. Of each tensor it keeps how its units lie over
 the image: unit i of a map looks at the pixels ``i * jump + low`` to ``i * jump + high``. No block
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 
@@ -69,11 +70,17 @@ _PRODUCTS = (_A.bmm, _A.baddbmm, _A._scaled_dot_product_flash_attention_for_cpu,
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows ``Reach`` through every operation that runs inside it."""
+    """Follows ``Reach`` through every operation that runs inside it.
+
+    Attributes:
+        flops: of convolutions and matrix products so far, by torch's own formulas (twice the
+            multiply-adds).
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._known: Any = WeakIdKeyDictionary()
+        self.flops = 0
 
     def start(self, image: Tensor) -> None:
         """Let the units of ``image`` (N, C, H, W) be the pixels."""
@@ -92,8 +99,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run the operation, and note what its results look at."""
-        out = func(*args, **(kwargs or {}))
-        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        named = kwargs or {}
+        out = func(*args, **named)
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += int(formula(*args, **named, out_val=out))
+        given = [one for one in tree_leaves((args, named)) if isinstance(one, Tensor)]
         reaches = [self._known[one] for one in given if one in self._known]
         if reaches:
             joined = reaches[0]
