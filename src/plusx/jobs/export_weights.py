@@ -32,10 +32,10 @@ _FREE = ("name", "classes", "in_channels", "image_size")
 _WHY = {
     "bottleneck_stride": "v1 strides the first 1x1, theirs the 3x3 (v1.5): the same names and "
     "shapes would give other answers",
-    "shortcut": "the bypass is another one",
+    "shortcut": "zero-pad is option A, conv-all option C, none the plain twin",
     "stem_pool": "the stem pools in another way",
+    "feature_stages": "the head pools more than the last stage",
     "stem": "the stem is another one",
-    "feature_stages": "its head pools more than the last stage",
 }
 """Said of a field that stands in the way, where its name alone says too little."""
 
@@ -199,7 +199,7 @@ def _cannot(artifact: Artifact, library: str) -> str:
     if not differing:  # the network is there, but under this name only elsewhere
         return f"--as {library}: {library} has no {nearest}; use --as safetensors"
     said = []
-    for field in differing[:4]:
+    for field in sorted(differing, key=lambda one: one not in _WHY)[:4]:  # the telling ones first
         ours = getattr(spec, field, None)
         theirs = getattr(VARIANTS[nearest], field, None)
         why = f" ({_WHY[field]})" if field in _WHY else ""
