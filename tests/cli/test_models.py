@@ -181,6 +181,28 @@ def test_without_box_characters_it_is_ascii() -> None:
     assert "3x3 16" in text
 
 
+def test_it_fits_a_narrow_terminal() -> None:
+    from plusx.jobs.drawing import draw
+    from plusx.jobs.models import describe_model
+
+    for name in ("resnet50", "resnet18"):
+        wide, narrow = (draw(describe_model(name), width=width) for width in (200, 80))
+        tables = [line for line in narrow.splitlines() if "stage" in line or "mult-adds" in line]
+        assert len(tables) == 5
+        assert max(map(len, tables)) <= 80 < max(map(len, wide.splitlines()))
+        assert "35 px" in narrow or "43 px" in narrow
+
+
+def test_a_name_goes_before_a_folder_of_that_name(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()
+    (tmp_path / "photos").mkdir()
+    assert command("models", "resnet18").out.startswith("resnet18 ")
+    assert "photos: no model there" in command("models", "photos").error
+
+
 def test_help_loads_no_torch() -> None:
     code = (
         "import sys, runpy; sys.argv = ['plusx', 'models', '--help']\n"

@@ -20,7 +20,9 @@ def test_page_names_every_option(
     verb: str, page: str, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    shown = re.findall(r"^\s+(?:-h, )?(--[a-z-]+)", command(verb, "--help").out, re.MULTILINE)
+    help_text = command(verb, "--help").out
+    assert f"plusx {verb} " in help_text.partition("Examples:")[2]
+    shown = re.findall(r"^\s+(?:-h, )?(--[a-z-]+)", help_text, re.MULTILINE)
     options = set(shown) - {"--help"}
     assert len(options) >= 4
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")

@@ -75,6 +75,7 @@ def models(
 def _draw(
     name: str, asked: tuple[int | None, int | None, int | None], svg: str | None, as_json: bool
 ) -> None:
+    import shutil
     from pathlib import Path
 
     from plusx.jobs.drawing import draw
@@ -91,7 +92,8 @@ def _draw(
     elif svg is not None:
         print(f"picture: {svg}")
     else:
-        print(draw(found, sys.stdout.encoding or "ascii"), end="")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+        print(draw(found, sys.stdout.encoding or "ascii", width), end="")
 
 
 _HEADS = ("name", "parameters", "multiply-adds", "pixels", "top-1", "year", "weights of auto")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from plusx.jobs.models import Model
 from plusx.model.describe import Block, Row
 
@@ -10,18 +12,36 @@ _ASCII = str.maketrans({
     "╮": ".", "╯": "'", "⊕": "+", "◄": "<", "×": "x", "·": "-",
 })  # fmt: skip
 
-_HEADS = ("output", "receptive field", "parameters", "multiply-adds")
+HEADS = ("output", "receptive field", "parameters", "multiply-adds")
+_NARROW = ("output", "field", "params", "mult-adds")
 
 
-def draw(model: Model, encoding: str = "utf-8") -> str:
-    """The drawing, ending in a line break; plain ASCII where ``encoding`` lacks box characters."""
+def draw(model: Model, encoding: str = "utf-8", width: int = 1000) -> str:
+    """The drawing, ending in a line break.
+
+    Args:
+        model: what to draw.
+        encoding: of the terminal; plain ASCII is used where it lacks box characters.
+        width: of the terminal; figures and their names are shortened where it is narrow.
+    """
+    text = _draw(model, HEADS, figures)
+    if max(map(len, text.splitlines())) > width:
+        text = _draw(model, _NARROW, _short_figures)
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_ASCII)
+    return text
+
+
+def _draw(model: Model, names: tuple[str, ...], cells_of: Callable[[Row], tuple[str, ...]]) -> str:
     found = model.description
     lines = [_title(model), "", *_about(model)]
     parts = [_part(row) for row in found.rows]
     wide = max(len(line) for part in parts for line in part) + 3
-    table = [figures(row) for row in found.rows]
-    widths = [max(len(head), *(len(cells[i]) for cells in table)) for i, head in enumerate(_HEADS)]
-    heads = "  ".join(head.rjust(width) for head, width in zip(_HEADS, widths, strict=True))
+    table = [cells_of(row) for row in found.rows]
+    widths = [max(len(head), *(len(cells[i]) for cells in table)) for i, head in enumerate(names)]
+    heads = "  ".join(head.rjust(width) for head, width in zip(names, widths, strict=True))
     image = f"image {_shape(found.image)}"
     lines += [image.ljust(wide) + heads, "     │"]
     for row, part, cells in zip(found.rows, parts, table, strict=True):
@@ -30,12 +50,7 @@ def draw(model: Model, encoding: str = "utf-8") -> str:
         lines += [line.ljust(wide) + text if i == at else line for i, line in enumerate(part)]
         lines.append("     │")
     lines[-1] = f"  {found.rows[-1].shape[0]:,} logits"
-    text = "\n".join(line.rstrip() for line in lines) + "\n"
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(_ASCII)
-    return text
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def short(number: int) -> str:
@@ -70,6 +85,14 @@ def figures(row: Row) -> tuple[str, ...]:
     if row.whole_image:
         field = "whole image"
     return _shape(row.shape), field, f"{row.params:,}", short(row.macs)
+
+
+def _short_figures(row: Row) -> tuple[str, ...]:
+    shape, field, *_ = figures(row)
+    return (
+        shape.replace(" ", ""), field.replace("whole image", "all"), short(row.params),
+        short(row.macs),
+    )  # fmt: skip
 
 
 def _shape(shape: tuple[int, ...]) -> str:

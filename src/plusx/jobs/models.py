@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from plusx.errors import ArtifactError, UsageError
+from plusx.errors import ArtifactError, PlusxError, UsageError
 from plusx.model import VARIANTS
 from plusx.model.classifier import Spec
 from plusx.model.counted import COUNTED
@@ -156,33 +156,33 @@ def describe_model(
 def is_one(word: str) -> bool:
     """Whether ``word`` means one network, to be drawn, and not a filter of the list."""
     path = Path(word)
-    if path.is_dir() or path.suffix.lower() == ".json" or len(path.parts) > 1:
+    if path.suffix.lower() == ".json" or len(path.parts) > 1 or _is_name(word):
         return True
-    if set(word) & set("*?["):
-        return False
-    try:
-        resolve_spec(word)
-    except UsageError:
-        return not any(word in name for name in known_names())  # to be refused with near names
-    return True
+    if path.is_dir():
+        return True
+    # What is no part of a name either is taken for one, and refused with near names.
+    return not set(word) & set("*?[") and not any(word in name for name in known_names())
 
 
 def known_names() -> list[str]:
     """All variants, and the nets of the literature that a pattern of names builds."""
     names = list(VARIANTS)
-    for name in PUBLISHED:
-        try:
-            resolve_spec(name)
-        except UsageError:
-            continue
-        names += [] if name in VARIANTS else [name]
+    names += [name for name in PUBLISHED if name not in VARIANTS and _is_name(name)]
     order = list(PUBLISHED)
     return sorted(names, key=lambda n: order.index(n) if n in PUBLISHED else len(order))
 
 
+def _is_name(word: str) -> bool:
+    try:
+        resolve_spec(word)
+    except PlusxError:
+        return False
+    return True
+
+
 def _spec(model: str) -> Spec:
     path = Path(model).expanduser()
-    if not path.is_dir():
+    if not path.is_dir() or _is_name(model):
         return resolve_spec(model)
     folder = find_artifact(path)
     if folder is None:

@@ -131,13 +131,17 @@ def _measure(
     """Run one part and write its row; gives its output."""
     name, module = part
     before = tracer.flops
+    order: Order = {}
+    hooks = [one.register_forward_pre_hook(_noting(order)) for one in module.modules()]
     out: Tensor = run(x)
+    for hook in hooks:
+        hook.remove()
     reach = tracer.reach(out)
     rows.append(
         Row(
             name=name,
             shape=tuple(out.shape[1:]),
-            blocks=tuple(_blocks(module)) if name.startswith("stage") else (_plain(module),),
+            blocks=_blocks(module, order) if name.startswith("stage") else (_whole(module, order),),
             params=sum(p.numel() for p in module.parameters()),
             macs=(tracer.flops - before) // 2,
             receptive_field=reach.field,
@@ -148,28 +152,42 @@ def _measure(
     return out
 
 
-def _blocks(stage: nn.Module) -> list[Block]:
-    return [_block(block) for block in stage.children()]
+Order = dict[nn.Module, int]
+"""Module -> when it was run; drawn is the order of the forward, not that of registration."""
 
 
-def _block(block: nn.Module) -> Block:
+def _noting(order: Order) -> Callable[[nn.Module, Any], None]:
+    def note(module: nn.Module, _: Any) -> None:
+        order.setdefault(module, len(order))
+
+    return note
+
+
+def _blocks(stage: nn.Module, order: Order) -> tuple[Block, ...]:
+    return tuple(_block(block, order) for block in stage.children())
+
+
+def _block(block: nn.Module, order: Order) -> Block:
     """What a block is made of; one without ``residual`` is described as a whole."""
     residual = getattr(block, "residual", None)
     if not isinstance(residual, nn.Module):
-        return _plain(block)
-    return Block(tuple(_layers(residual)), _bypass(getattr(block, "shortcut", None)))
+        return Block(tuple(_layers(block, order)), "")
+    bypass = _bypass(getattr(block, "shortcut", None), order)
+    return Block(tuple(_layers(residual, order)), bypass)
 
 
-def _plain(module: nn.Module) -> Block:
-    return Block(tuple(_layers(module)), "")
+def _whole(module: nn.Module, order: Order) -> Block:
+    """Stem, norm or head: down to the last layer."""
+    leaves = sorted((one for one in module.modules() if one in order), key=order.__getitem__)
+    return Block(tuple(layer for leaf in leaves if (layer := _layer(leaf))), "")
 
 
-def _bypass(shortcut: object) -> str:
+def _bypass(shortcut: object, order: Order) -> str:
     if not isinstance(shortcut, nn.Module):
         return ""
     if isinstance(shortcut, nn.Identity):
         return "x"
-    layers = _layers(shortcut)
+    layers = _layers(shortcut, order)
     return f"{', '.join(layers) or _words(shortcut)} of x"
 
 
@@ -183,15 +201,15 @@ _SILENT = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.Identi
 """Not drawn: every net has them."""
 
 
-def _layers(module: nn.Module) -> list[str]:
-    """The drawn layers below ``module``, in the order in which they are registered."""
+def _layers(module: nn.Module, order: Order) -> list[str]:
+    """The drawn layers below ``module``, in the order in which they were run."""
     if (own := _layer(module)) is not None:
         return [own] if own else []
     found: list[str] = []
-    for child in module.children():
+    for child in sorted(module.children(), key=lambda one: order.get(one, len(order))):
         # A part with convolutions of its own inside a branch (a gate, attention) is one word.
         composed = _layer(child) is None and not isinstance(child, nn.Sequential | nn.ModuleList)
-        found += [_words(child)] if composed else _layers(child)
+        found += [_words(child)] if composed else _layers(child, order)
     return found
 
 
@@ -208,7 +226,9 @@ def _layer(module: nn.Module) -> str | None:
         return f"linear {module.out_features}"
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         word = "max" if isinstance(module, nn.MaxPool2d) else "average"
-        return f"{word} pool /{module.stride}"
+        stride = f" /{module.stride}" if module.stride != 1 else ""
+        return f"{word} pool{stride}"
     if next(module.children(), None) is None:
-        return _words(module) if next(module.parameters(), None) is not None else ""
+        held = [*module.parameters(), *module.buffers()]  # nothing: an activation, or drop path
+        return _words(module) if held else ""
     return None

@@ -54,6 +54,8 @@ class Published:
         macs: multiply-adds for one image at its usual size, as written there.
         macs_with_norms: whether that count has norms and pools in it as well, as timm's does; it
             is then up to 2% above that of convolutions and linear layers alone.
+        with_statistics: whether ``params`` counts the running means and variances of BatchNorm as
+            well, as Keras does.
         top1: top-1 accuracy, a fraction.
         top1_of: which weights, measured on what.
     """
@@ -66,6 +68,7 @@ class Published:
     top1: float | None = None
     top1_of: str = ""
     macs_with_norms: bool = False
+    with_statistics: bool = False
 
     @property
     def year(self) -> int | None:
@@ -110,7 +113,8 @@ def _timm(
 
 
 def _keras(differs: str, params: str, top1: float) -> Published:
-    return Published(_PREACT, differs, _KERAS, params, None, top1, "ImageNet-1k, Keras, 224")
+    of = "ImageNet-1k, Keras, 224"
+    return Published(_PREACT, differs, _KERAS, params, None, top1, of, with_statistics=True)
 
 
 def _cifar(
@@ -200,7 +204,7 @@ PUBLISHED: dict[str, Published] = {
     "resnet1202_cifar_a": _cifar(RESNET, _A.format(600), "19.4 M", 7.93),
     "resnet110_cifar_preact": _cifar(_PREACT, _P.format("54 blocks of two 3x3"), "1.7 M", 6.37),
     "resnet164_cifar_preact": _cifar(_PREACT, _P.format("54 bottlenecks"), "1.7 M", 5.46, _WRN_URL),
-    "resnet1001_cifar_preact": _cifar(_PREACT, _P.format("333 bottlenecks"), "10.2 M", 4.92,
+    "resnet1001_cifar_preact": _cifar(_PREACT, _P.format("333 bottlenecks"), "10 M", 4.92,
                                       _WRN_URL),
     "wrn28_10": _cifar(_WIDE, _P.format("12 blocks of two 3x3, ten times the channels"), "36.5 M",
                        4.00, _WRN_URL),
