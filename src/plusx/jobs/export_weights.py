@@ -197,7 +197,7 @@ def _cannot(artifact: Artifact, library: str) -> str:
         key=lambda found: len(found[1]),
     )
     if not differing:  # the network is there, but under this name only elsewhere
-        return f"--as {library}: {library} has no {nearest}; use --as safetensors"
+        return f"--as {library}: {library} has no {nearest}; use --as timm or --as safetensors"
     said = []
     for field in sorted(differing, key=lambda one: one not in _WHY)[:4]:  # the telling ones first
         ours = getattr(spec, field, None)
