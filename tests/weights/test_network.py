@@ -10,6 +10,7 @@ import plusx.weights
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import ArtifactError, SpecError, UsageError, WeightsError, WeightsMismatch
 from plusx.model import variant
+from plusx.model.baselines import BASELINES, CNNSpec, VGGSpec
 from plusx.weights import create, create_network, load_artifact, resolve_spec, save_artifact
 from plusx.weights.load import disk_state
 from plusx.weights.sources import AUTO, BUNDLED, find_source
@@ -177,7 +178,8 @@ def test_auto_for_a_custom_spec(tmp_path):
 
 
 def test_every_auto_entry_is_a_hub_id_of_that_network():
-    assert set(AUTO) == {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
+    residual = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
+    assert set(AUTO) == residual | set(BASELINES) - {"cnn"}
     for name, hub_id in AUTO.items():
         assert hub_id.startswith(f"timm/{name}.")
 
