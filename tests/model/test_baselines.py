@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -141,6 +142,21 @@ def test_a_large_image_is_read_densely_as_in_section_3_2():
     torch.testing.assert_close(block(maps)[..., 1, 2], block(maps[..., 1:8, 2:9])[..., 0, 0])
 
 
+def test_blocks_that_can_be_dropped_and_the_spec_without_them(randomise):
+    """The paper on paths (Veit et al. 2016) removes layers of a VGG: all but what changes shape."""
+    model = randomise(VGG(THIN.replace(depths=(1, 1, 3, 3, 2))))
+    found = [i for i, block in enumerate(blocks(model)) if getattr(block, "droppable", False)]
+    assert found == [3, 5, 6, 8]
+    lengths = [len(stage) for stage in model.stages]
+    assert model.spec.replace(depths=lengths) == model.spec
+    lengths[2] -= 1
+    del model.stages[2][1]
+    slim = VGG(model.spec.replace(depths=tuple(lengths))).eval()
+    old = list(model.state_dict().values())
+    slim.load_state_dict(dict(zip(slim.state_dict(), old, strict=True)))
+    assert torch.equal(slim(image()), model(image()))
+
+
 def test_the_initial_signal_neither_dies_nor_explodes():
     for model in (thin(), thin("none"), small_cnn()):
         with torch.no_grad():
@@ -199,3 +215,19 @@ def test_bad_fields_of_a_baseline():
 def test_specs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         THIN.norm = "batch"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("make", [thin, lambda: thin("none"), small_cnn])
+def test_it_traces_exports_and_runs_in_half_precision(make, randomise):
+    model, x = randomise(make()), image()
+    with torch.no_grad():
+        whole = model(x)
+        batch = {0: torch.export.Dim("n", min=1, max=64)}
+        exported = torch.export.export(model, (x,), dynamic_shapes=(batch,)).module()
+        torch.testing.assert_close(exported(x.repeat(3, 1, 1, 1))[:2], whole)
+        traced = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(traced(x), whole)
+        half = copy.deepcopy(model).to(torch.bfloat16).to(memory_format=torch.channels_last)
+        found = half(x.to(torch.bfloat16, memory_format=torch.channels_last))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), whole, rtol=0.1, atol=0.1 * float(whole.abs().max()))

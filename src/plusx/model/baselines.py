@@ -130,6 +130,17 @@ class VGGSpec(FamilySpec):
             raise SpecError(f"dropout={self.dropout!r} must be at least 0 and below 1")
         _check_halved(self.image_size, len(self.widths))
 
+    def replace(self, **changes: Any) -> VGGSpec:
+        """A copy with some fields changed, checked again.
+
+        ``depths`` may count the blocks of all stages, as one who has removed some does: the last
+        number is then the two hidden layers'.
+        """
+        depths = changes.get("depths")
+        if isinstance(depths, list | tuple) and len(depths) == self.stages and depths[-1] == 2:
+            changes["depths"] = tuple(depths[:-1])
+        return dataclasses.replace(self, **changes)
+
     @property
     def stages(self) -> int:
         """The convolution stages, and one of the two hidden layers."""
@@ -199,7 +210,13 @@ def _check_halved(image_size: int, times: int) -> None:
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, norm if wanted, ReLU, and a 2x2 max pool if wanted."""
+    """3x3 convolution, norm if wanted, ReLU, and a 2x2 max pool if wanted.
+
+    Attributes:
+        droppable: whether what comes out has the shape of what came in.
+    """
+
+    folds: ClassVar[tuple[tuple[str, str], ...]] = (("conv", "norm"),)
 
     def __init__(
         self, in_channels: int, channels: int, *, bias: bool, norm: bool, pool: bool
@@ -209,6 +226,7 @@ class ConvBlock(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.pool: nn.Module = nn.MaxPool2d(2) if pool else nn.Identity()
         self.act = nn.ReLU(inplace=True)
+        self.droppable = in_channels == channels and not pool
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H, W), halved (rounded down) by a pool."""

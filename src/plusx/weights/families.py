@@ -19,8 +19,7 @@ from plusx.errors import SpecError
 from plusx.model import ResNet, ResNetSpec
 from plusx.model.baselines import CNN, VGG, CNNSpec, FamilySpec, VGGSpec
 from plusx.model.classifier import Classifier, Spec
-from plusx.weights import load, timm_net
-from plusx.weights.names import disk_name
+from plusx.weights import timm_net
 from plusx.weights.timm_net import TimmNet, TimmSpec
 
 
@@ -165,16 +164,17 @@ def title(spec: Spec) -> str:
 
 
 def first_conv(spec: Spec) -> str:
-    """The internal name of the first convolution's weight; empty where there is none."""
+    """The internal name of the first convolution's weight; empty where there is none, and for a
+    residual net, whose names are ``load.py``'s affair."""
     found = family(spec)
-    return load.FIRST if found is None else found.first_conv(spec)
+    return "" if found is None else found.first_conv(spec)
 
 
 def written_name(spec: Spec, name: str) -> str:
-    """An internal name as files have it; a name that is none stays as it is."""
+    """An internal name of a net that is not residual as files have it; a name that is none stays
+    as it is."""
     found = family(spec)
-    if found is None:
-        return disk_name(name)
+    assert found is not None, spec
     try:
         return found.written(spec, name)
     except KeyError:

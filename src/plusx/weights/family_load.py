@@ -28,6 +28,17 @@ def disk_state(model: Classifier) -> dict[str, Tensor]:
     }
 
 
+def stated(spec: Spec, state: State) -> tuple[Tensor | None, Tensor | None]:
+    """The head's weight (K, C) and the first convolution's (O, C, k, k) in a file, if there.
+
+    Raises:
+        WeightsMismatch: two entries mean the same parameter.
+    """
+    named = internal_state(spec, state)
+    first = load.FIRST if family(spec) is None else first_conv(spec)
+    return named.get(load.HEAD[0]), named.get(first)
+
+
 def internal_state(spec: Spec, state: State) -> dict[str, Tensor]:
     """The state of a file under internal names, whatever tongue and wrapper it came in.
 

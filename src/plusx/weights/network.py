@@ -14,11 +14,10 @@ from plusx.errors import SpecError, UsageError, WeightsError
 from plusx.model import VARIANTS, ResNetSpec, variant
 from plusx.model.baselines import BASELINES, baseline
 from plusx.model.classifier import Classifier, Spec
-from plusx.weights.families import build, first_conv, spec_from_json
+from plusx.weights.families import build, spec_from_json
 from plusx.weights.family_config import at_size, for_channels, usual_preprocessing
-from plusx.weights.family_load import internal_state, load_weights
+from plusx.weights.family_load import load_weights, stated
 from plusx.weights.files import read_state, sha256_file
-from plusx.weights.load import HEAD
 from plusx.weights.sources import BUNDLED, Source, find_source
 from plusx.weights.timm_net import PREFIX, TimmSpec
 from plusx.weights.timm_spec import resized, timm_spec
@@ -213,8 +212,7 @@ def _base_spec(asked: Spec | None, source: Source, state: dict[str, Tensor]) -> 
             )
         return own if asked is None else own.replace(name=asked.name)
     spec = asked or VARIANTS[DEFAULT]
-    named = internal_state(spec, state)
-    head, first = named.get(HEAD[0]), named.get(first_conv(spec))
+    head, first = stated(spec, state)
     found: Spec = spec.replace(
         classes=spec.classes if head is None or head.ndim != 2 else head.shape[0],
         in_channels=spec.in_channels if first is None or first.ndim != 4 else first.shape[1],
