@@ -17,8 +17,9 @@ from typing import Any, cast
 
 from plusx.errors import SpecError
 from plusx.model import ResNet, ResNetSpec
-from plusx.model.baselines import CNN, VGG, CNNSpec, FamilySpec, VGGSpec
+from plusx.model.baselines import CNN, VGG, CNNSpec, VGGSpec
 from plusx.model.classifier import Classifier, Spec
+from plusx.model.family_spec import FamilySpec
 from plusx.weights import timm_net
 from plusx.weights.timm_net import TimmNet, TimmSpec
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from plusx.errors import MissingExtra, SpecError, UsageError
-from plusx.model.baselines import FamilySpec
 from plusx.model.classifier import Classifier, Foreign, Head
+from plusx.model.family_spec import FamilySpec
 
 PREFIX = "timm:"
 BODY = "stages.0.0.net."
