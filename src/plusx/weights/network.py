@@ -210,7 +210,11 @@ def _base_spec(asked: Spec | None, source: Source, state: dict[str, Tensor]) -> 
                 f"{source.origin} holds {own.name}, not {asked.name}; leave --model out, or give "
                 f"weights made for {asked.name}"
             )
-        return own if asked is None else own.replace(name=asked.name)
+        if asked is None or isinstance(own, TimmSpec):
+            return own if asked is None else own.replace(name=asked.name)
+        return asked.replace(  # type: ignore[no-any-return]
+            classes=own.classes, in_channels=own.in_channels, image_size=own.image_size
+        )
     spec = asked or VARIANTS[DEFAULT]
     head, first = stated(spec, state)
     found: Spec = spec.replace(
