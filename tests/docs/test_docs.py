@@ -38,6 +38,8 @@ SMOKE = {
     "resnet18": NETWORK,
     "resnet50": NETWORK,
     "resnet56_cifar_a": NETWORK,
+    "vgg11_bn": "cnn",
+    "timm:efficientnet_b0": "timm:test_efficientnet",
 }
 """Word of a command -> what is put in its place."""
 QUICK = ["--epochs", "1", "--threads", "1"]

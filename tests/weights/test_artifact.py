@@ -12,6 +12,7 @@ from plusx.data.preprocessing import Preprocessing
 from plusx.errors import ArtifactError
 from plusx.model import ResNet
 from plusx.weights import load_artifact, save_artifact
+from plusx.weights.artifact import FORMAT_VERSION
 
 CLASSES = ["ants", "bees", "Ä", "d e"]
 
@@ -131,6 +132,47 @@ def test_parts_that_do_not_fit_are_not_saved(small, tmp_path, changes, said):
     with pytest.raises(ArtifactError, match=said):
         save(tmp_path / "model", small, **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+RELEASED = Path(__file__).parent / "fixtures"
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_every_released_format_is_read_and_answers_as_it_did(version):
+    """Each folder was written by the plusx that released the format, and is never written again."""
+    folder = RELEASED / f"format_{version}"
+    artifact = load_artifact(folder)
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    assert artifact.format_version == version
+    assert artifact.classes == ("ant", "bee", "Käfer")
+    assert artifact.preprocessing == Preprocessing(
+        32, 36, "bicubic", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
+    )
+    x = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32).sin() * 2
+    with torch.no_grad():
+        logits = artifact.model(x)
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_residual_net_is_written_as_the_first_release_wrote_it(tmp_path):
+    """So that an older plusx reads it: no family in its spec, no new key."""
+    old = RELEASED / "format_1" / "model"
+    artifact = load_artifact(old)
+    save_artifact(
+        tmp_path,
+        artifact.model,
+        classes=artifact.classes,
+        preprocessing=artifact.preprocessing,
+        provenance=artifact.provenance,
+        card="",
+    )
+    then, now = (
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for folder in (old, tmp_path)
+    )
+    for config in (then, now):
+        config["plusx"].pop("plusx_version")
+    assert now == then
 
 
 def test_no_artifact(tmp_path):

@@ -10,6 +10,7 @@ import plusx.weights
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import ArtifactError, SpecError, UsageError, WeightsError, WeightsMismatch
 from plusx.model import variant
+from plusx.model.baselines import BASELINES, CNNSpec, VGGSpec
 from plusx.weights import create, create_network, load_artifact, resolve_spec, save_artifact
 from plusx.weights.load import disk_state
 from plusx.weights.sources import AUTO, BUNDLED, find_source
@@ -177,7 +178,8 @@ def test_auto_for_a_custom_spec(tmp_path):
 
 
 def test_every_auto_entry_is_a_hub_id_of_that_network():
-    assert set(AUTO) == {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
+    residual = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
+    assert set(AUTO) == residual | set(BASELINES) - {"cnn"}
     for name, hub_id in AUTO.items():
         assert hub_id.startswith(f"timm/{name}.")
 
@@ -225,6 +227,45 @@ def test_a_spec_file_that_cannot_be_built_is_named(tmp_path, content, said):
         create_network(str(path), weights="none")
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
+
+
+def test_a_spec_of_another_family_from_a_file(tmp_path):
+    path = tmp_path / "vgg.json"
+    path.write_text('{"family": "vgg", "name": "t", "depths": [1, 1], "widths": [4, 8],'
+                    ' "hidden": 8, "image_size": 32}')  # fmt: skip
+    assert resolve_spec(path) == VGGSpec("t", (1, 1), (4, 8), hidden=8, image_size=32)
+    assert create(str(path), weights="none", classes=2)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    path.write_text('{"family": "vgg", "depths": [1, 1]}')
+    with pytest.raises(SpecError, match=rf"{path}: depths=\[1, 1\] and widths="):
+        resolve_spec(path)
+
+
+def test_baselines_by_name_and_image_size():
+    network = create_network("cnn", weights="none", classes=3, image_size=128)
+    assert network.model.spec == CNNSpec("cnn", (32, 64, 128, 256, 256), classes=3, image_size=128)
+    assert network.preprocessing == Preprocessing.for_size(128)
+    assert create_network("resnet8_cifar", weights="none", image_size=48).preprocessing.size == 48
+    with pytest.raises(SpecError, match=r"image_size=16 is too small.*at least 32"):
+        create_network("vgg11", weights="none", image_size=16)
+    with pytest.raises(WeightsError, match="no trained weights are known for cnn"):
+        create_network("cnn")
+
+
+def test_a_saved_baseline_at_another_image_size(tmp_path):
+    spec = CNNSpec("cnn", (4, 6, 8), classes=2, image_size=32)
+    save_artifact(
+        tmp_path,
+        create(spec, weights="none"),
+        classes=["a", "b"],
+        preprocessing=Preprocessing.for_size(32),
+        provenance={},
+        card="",
+    )
+    network = create_network(weights=str(tmp_path), image_size=64)
+    assert network.model.spec == spec.replace(image_size=64)
+    assert network.preprocessing.size == 64
+    with pytest.raises(SpecError, match="image_size=7 is too small"):
+        create_network(weights=str(tmp_path), image_size=7)
 
 
 def test_a_spec_file_that_is_not_there():

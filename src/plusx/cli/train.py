@@ -31,7 +31,7 @@ def train(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="Variant or SPEC.json [default: what the weights are for, or resnet50]."),
+        typer.Option(help="Name, timm:NAME or SPEC.json [default: what the weights are for]."),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="auto, bundled, none, a file, a run, or a hub id.")

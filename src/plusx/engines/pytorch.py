@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plusx.engines.protocol import Outputs
-from plusx.model.resnet import ResNet
+from plusx.model.classifier import Classifier
 from plusx.model.surgery import fold_batchnorm, split_trunk
 
 
@@ -22,7 +22,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: ResNet,
+        model: Classifier,
         *,
         device: torch.device,
         dtype: torch.dtype = torch.float32,

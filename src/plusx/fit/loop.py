@@ -116,6 +116,7 @@ def train_network(
                 break
             progress = Progress(epoch, recipe.lr)
             training_mode(net, norm_statistics=recipe.norm == "train")
+            torch.manual_seed((recipe.seed + epoch) % 2**63)  # of dropout: the same on resume
             steps = enumerate(train.shuffled(epoch), start=(epoch - 1) * steps_per_epoch)
             for number, (inputs, targets, _) in steps:
                 progress.lr = recipe.lr_at(number, recipe.epochs * steps_per_epoch)

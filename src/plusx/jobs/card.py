@@ -16,6 +16,9 @@ _ABSOLUTE = re.compile(r"[\\/]|[A-Za-z]:[\\/]")
 _LEADING = re.compile(r"^([-+]|\d+[.)])(?=\s|$)")  # would open a list
 
 
+RESIDUAL = "residual network"
+
+
 def model_card(
     *,
     classes: Sequence[str],
@@ -24,6 +27,7 @@ def model_card(
     architecture: str | None = None,
     metrics: Mapping[str, Any] | None = None,
     license: str | None = None,
+    kind: str = RESIDUAL,
 ) -> str:
     """The text of a Hugging Face model card (https://huggingface.co/docs/hub/model-cards).
 
@@ -40,18 +44,19 @@ def model_card(
         metrics: what ``metrics.json`` holds; None where nothing was measured. Its ``counts``
             (split -> class -> images) are told where it has them.
         license: of the weights, as the hub names it (``apache-2.0``); ``unknown`` where None.
+        kind: of network, in a sentence.
     """
     metrics = metrics or {}
     title, data = _last_part(name), _last_part(str(provenance.get("data") or "images"))
     timm = architecture is not None and not architecture.startswith("plusx_")
     parts = [
-        _front_matter(title, data, metrics, license=license, timm=timm),
+        _front_matter(title, data, metrics, license=license, tags=_tags(kind, timm=timm)),
         f"# {_escape(title)}",
-        _what(architecture, classes, metrics),
+        _what(kind, architecture, classes, metrics),
         "## Data",
         _data(provenance, classes, metrics.get("counts") or {}),
         "## Training",
-        _training(provenance, metrics),
+        _training(provenance, metrics, kind),
         "## Results",
         _results(metrics),
         "## Intended use and limits",
@@ -64,10 +69,14 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _tags(kind: str, *, timm: bool) -> list[str]:
+    resnet = ["resnet"] if kind == RESIDUAL else []
+    return ["image-classification", *resnet, "plusx", *(["timm"] if timm else [])]
+
+
 def _front_matter(
-    name: str, data: str, metrics: Mapping[str, Any], *, license: str | None, timm: bool
+    name: str, data: str, metrics: Mapping[str, Any], *, license: str | None, tags: Sequence[str]
 ) -> str:
-    tags = ["image-classification", "resnet", "plusx"] + ["timm"] * timm
     lines = [
         "---",
         "library_name: plusx",
@@ -97,10 +106,12 @@ def _front_matter(
     return "\n".join([*lines, "---"])
 
 
-def _what(architecture: str | None, classes: Sequence[str], metrics: Mapping[str, Any]) -> str:
-    kind = f" ({_escape(architecture)})" if architecture else ""
+def _what(
+    kind: str, architecture: str | None, classes: Sequence[str], metrics: Mapping[str, Any]
+) -> str:
+    which = f" ({_escape(architecture)})" if architecture else ""
     text = (
-        f"A residual network{kind} that sorts an image into one of "
+        f"A {kind}{which} that sorts an image into one of "
         f"{len(classes)} classes. `config.json` beside this file holds its preprocessing and the "
         "names of its classes, in order."
     )
@@ -135,13 +146,13 @@ def _data(
     return f"{source}\n\n" + _table(["class", *map(_escape, splits)], rows)
 
 
-def _training(provenance: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _training(provenance: Mapping[str, Any], metrics: Mapping[str, Any], kind: str) -> str:
     told = ("weights", "trained_blocks", "ships", "data")
     lines = []
     if weights := provenance.get("weights"):
         origin = _last_part(str(weights)) if _ABSOLUTE.match(str(weights)) else weights
         lines.append(f"The weights it started from: {_escape(origin)}.")
-    if trained := _trained(provenance):
+    if trained := _trained(provenance, kind):
         lines.append(f"Trained: {trained}.")
     if chosen := metrics.get("chosen"):
         lines.append(f"What ships: {_escape(chosen.get('text') or chosen['name']).rstrip('.')}.")
@@ -152,7 +163,7 @@ def _training(provenance: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) or "Nothing is recorded about the training."
 
 
-def _trained(provenance: Mapping[str, Any]) -> str:
+def _trained(provenance: Mapping[str, Any], kind: str) -> str:
     blocks, ships = provenance.get("trained_blocks"), provenance.get("ships")
     if ships == "imported":
         return "nothing, the weights were imported as they are"
@@ -160,7 +171,8 @@ def _trained(provenance: Mapping[str, Any]) -> str:
         return "the head alone, on the features of the frozen backbone"
     if blocks == "all":
         return "the whole network"
-    return f"the last {_escape(blocks)} residual blocks and the head" if blocks else ""
+    which = "residual blocks" if kind == RESIDUAL else "blocks"
+    return f"the last {_escape(blocks)} {which} and the head" if blocks else ""
 
 
 def _results(metrics: Mapping[str, Any]) -> str:

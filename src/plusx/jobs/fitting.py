@@ -22,7 +22,7 @@ from plusx.fit.trunk import Rows
 from plusx.jobs.material import Material, source
 from plusx.jobs.setup import Setup, class_weights, resolve_norm
 from plusx.jobs.talk import Talk
-from plusx.model import ResNet
+from plusx.model.classifier import Classifier
 from plusx.model.surgery import split_trunk, unfreeze_last_blocks
 
 
@@ -40,7 +40,7 @@ class Fitted:
         recipe: as it was used; differs from the setup's where memory ran out.
     """
 
-    model: ResNet
+    model: Classifier
     net: nn.Module
     probe: Probe | None
     choice: Choice | None
@@ -183,7 +183,7 @@ def _fine_tune(
         )
 
 
-def _trainable_part(model: ResNet, setup: Setup, material: Material) -> nn.Module:
+def _trainable_part(model: Classifier, setup: Setup, material: Material) -> nn.Module:
     if setup.unfreeze is None:
         model.requires_grad_(True)
         return model
@@ -191,7 +191,7 @@ def _trainable_part(model: ResNet, setup: Setup, material: Material) -> nn.Modul
     return split_trunk(model, setup.unfreeze)[1]
 
 
-def _set_head(model: ResNet, head: Head) -> None:
+def _set_head(model: Classifier, head: Head) -> None:
     with torch.no_grad():
         model.head.fc.weight.copy_(torch.from_numpy(head.weight))
         model.head.fc.bias.copy_(torch.from_numpy(head.bias))

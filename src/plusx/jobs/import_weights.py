@@ -13,7 +13,7 @@ from plusx.jobs.card import model_card
 from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
 from plusx.jobs.train import versions
-from plusx.weights import architecture, create_network, save_artifact
+from plusx.weights import architecture, create_network, save_artifact, title
 
 PathLike = str | os.PathLike[str]
 
@@ -85,6 +85,7 @@ def import_weights(
                 provenance=provenance,
                 name=folder.name,
                 architecture=architecture(spec),
+                kind=title(spec),
             ),
         )
         return Run(folder)

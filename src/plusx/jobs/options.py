@@ -20,7 +20,8 @@ class TrainOptions:
         data: a folder of images or a CSV file.
         out: the run folder; by default a new one under ``runs/``.
         overwrite: replace a run that is already at ``out``.
-        model: a variant or SPEC.json; by default what the weights are for, else resnet50.
+        model: a variant, a baseline, ``timm:NAME`` or SPEC.json; by default what the weights are
+            for, else resnet50.
         weights: ``auto``, ``bundled``, ``none``, a file, a run, or a hub id.
         unfreeze: how many last blocks to fine-tune, or ``all``; 0 is the probe alone. By default
             2, and ``all`` where ``weights`` is ``none``.

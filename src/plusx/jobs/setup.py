@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -111,11 +111,12 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         weights=options.weights,
         classes=len(listing.classes),
         in_channels=options.channels,
+        image_size=options.image_size,
         seed=options.seed,
     )
     for text in network.notes:
         talk.note(text)
-    preprocessing = _preprocessing(options, network)
+    preprocessing = network.preprocessing
     device = resolve_device(options.device)
     hardware = Hardware(device, resolve_precision(options.precision, device))
     images = len(listing.part("train"))
@@ -146,14 +147,6 @@ def class_weights(options: TrainOptions, targets: np.ndarray, talk: Talk) -> Ten
         "to count alike (--class-weights none to leave it)"
     )
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
-
-
-def _preprocessing(options: TrainOptions, network: Network) -> Preprocessing:
-    own = network.preprocessing
-    if options.image_size is None:
-        return own
-    resize = round(own.resize / own.size * options.image_size)
-    return replace(own, size=options.image_size, resize=resize)
 
 
 def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None:

@@ -27,7 +27,7 @@ from plusx.jobs.run import Run, check_free, read_config, run_folder, write_confi
 from plusx.jobs.setup import Setup, prepare
 from plusx.jobs.talk import Talk
 from plusx.runtime import seed_everything
-from plusx.weights import architecture, save_artifact, write_card
+from plusx.weights import architecture, save_artifact, title, write_card
 
 
 def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: Any) -> Run:
@@ -125,6 +125,7 @@ def _card(setup: Setup, fitted: Fitted, found: dict[str, Any], name: str) -> str
         provenance=_provenance(setup, fitted),
         name=name,
         architecture=architecture(fitted.model.spec),
+        kind=title(fitted.model.spec),
         metrics=found,
     )
 

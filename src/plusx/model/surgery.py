@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx.errors import UsageError
-from plusx.model.classifier import Classifier, average
+from plusx.model.classifier import Classifier, Foreign, average
 
 C = TypeVar("C", bound=Classifier)
 
@@ -149,7 +149,8 @@ def fold_batchnorm(model: C) -> C:
     The same function to rounding, in fewer operations; not for training.
     """
     folded = copy.deepcopy(model).eval()
-    for module in list(folded.modules()):
+    foreign = {inner for m in folded.modules() if isinstance(m, Foreign) for inner in m.modules()}
+    for module in [m for m in folded.modules() if m not in foreign]:
         for name, conv in list(module.named_children()):
             norm = getattr(module, name.replace("conv", "norm"), None)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
+    from plusx.weights.families import build, spec_from_dict, title
+    from plusx.weights.family_config import architecture
     from plusx.weights.network import Network, create, create_network, resolve_spec
     from plusx.weights.sources import AUTO, BUNDLED
-    from plusx.weights.timm_config import architecture
 
 __all__ = [
     "AUTO",
@@ -17,11 +18,14 @@ __all__ = [
     "Artifact",
     "Network",
     "architecture",
+    "build",
     "create",
     "create_network",
     "load_artifact",
     "resolve_spec",
     "save_artifact",
+    "spec_from_dict",
+    "title",
     "write_card",
 ]
 
@@ -32,11 +36,14 @@ _HOME = {
     "load_artifact": "artifact",
     "save_artifact": "artifact",
     "write_card": "artifact",
-    "architecture": "timm_config",
+    "architecture": "family_config",
+    "build": "families",
     "Network": "network",
     "create": "network",
     "create_network": "network",
     "resolve_spec": "network",
+    "spec_from_dict": "families",
+    "title": "families",
 }
 
 

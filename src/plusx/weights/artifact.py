@@ -1,6 +1,6 @@
 """The artifact: a folder that turns an image into a decision. The only file that knows its format.
 
-    model.safetensors   the weights under torchvision's names
+    model.safetensors   the weights under the names they have elsewhere (names.py, families.py)
     config.json         as timm writes it, plus plusx's own data under a top-level key "plusx"
     README.md           the model card
 
@@ -25,11 +25,13 @@ from plusx._version import __version__
 from plusx.atomic import replacing
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import Task
-from plusx.errors import ArtifactError, PlusxError, WeightsError
-from plusx.model import ResNet, ResNetSpec
+from plusx.errors import ArtifactError, MissingExtra, PlusxError, WeightsError
+from plusx.model.classifier import Classifier, Spec
+from plusx.weights.families import build, spec_from_dict
+from plusx.weights.family_config import read_config as read_timm_config
+from plusx.weights.family_config import written_config
+from plusx.weights.family_load import disk_state, load_weights
 from plusx.weights.files import read_state, sha256_file
-from plusx.weights.load import disk_state, load_weights
-from plusx.weights.timm_config import read_timm_config, timm_config
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -39,8 +41,8 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 class Artifact:
     """A model folder, read. ``model`` is in evaluation mode; ``path`` is the artifact's folder."""
 
-    model: ResNet
-    spec: ResNetSpec
+    model: Classifier
+    spec: Spec
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     task: Task
@@ -54,14 +56,14 @@ class Artifact:
 class Described:
     """What a config.json beside some weights says about them."""
 
-    spec: ResNetSpec
+    spec: Spec
     preprocessing: Preprocessing
     classes: tuple[str, ...] | None
 
 
 def save_artifact(
     folder: Path | str,
-    model: ResNet,
+    model: Classifier,
     *,
     classes: Sequence[str],
     preprocessing: Preprocessing,
@@ -99,7 +101,7 @@ def save_artifact(
         try:
             save_file(disk_state(model), fresh / WEIGHTS, metadata={"format": "pt"})
             digest = sha256_file(fresh / WEIGHTS)
-            config = timm_config(model.spec, classes, preprocessing)
+            config = written_config(model.spec, classes, preprocessing)
             config["plusx"] = {
                 "format_version": FORMAT_VERSION,
                 "plusx_version": __version__,
@@ -149,7 +151,7 @@ def load_artifact(path: Path | str) -> Artifact:
     if described.classes is None:
         raise ArtifactError(f"{folder / CONFIG}: names no classes (label_names)")
     digest = verify_weights(config, folder / WEIGHTS)
-    model = ResNet(described.spec)
+    model = build(described.spec)
     try:
         state, _ = read_state(folder / WEIGHTS)
         load_weights(model, state, origin=str(folder / WEIGHTS), adapt=False)
@@ -213,12 +215,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def describe(config: Mapping[str, Any], where: Path | str) -> Described:
+def describe(
+    config: Mapping[str, Any], where: Path | str, *, asked: Spec | None = None
+) -> Described:
     """Spec, preprocessing and classes from a config.json of plusx's or timm's.
 
     Args:
         config: the parsed file.
         where: its path or address, for messages.
+        asked: the network that is asked for, if it is known.
 
     Raises:
         ArtifactError: written by a later plusx, or its parts do not fit together.
@@ -229,11 +234,11 @@ def describe(config: Mapping[str, Any], where: Path | str) -> Described:
     try:
         if "plusx" in config:
             own = _own_section(config, where)
-            spec = ResNetSpec.from_dict(own["spec"])
+            spec = spec_from_dict(own["spec"])
             preprocessing = Preprocessing.from_dict(own["preprocessing"])
         else:
-            spec, preprocessing = read_timm_config(config, where)
-    except (WeightsError, ArtifactError):
+            spec, preprocessing = read_timm_config(config, where, asked)
+    except (WeightsError, ArtifactError, MissingExtra):
         raise
     except (PlusxError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: {error}") from error
@@ -242,7 +247,7 @@ def describe(config: Mapping[str, Any], where: Path | str) -> Described:
     return Described(spec, preprocessing, classes)
 
 
-def _misfit(spec: ResNetSpec, classes: Sequence[str], preprocessing: Preprocessing) -> str:
+def _misfit(spec: Spec, classes: Sequence[str], preprocessing: Preprocessing) -> str:
     """Why these do not belong together; empty if they do."""
     if len(classes) != spec.classes:
         return f"{len(classes)} class names for a network with {spec.classes} outputs"

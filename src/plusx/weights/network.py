@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor
 
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import SpecError, UsageError, WeightsError
-from plusx.model import VARIANTS, ResNet, ResNetSpec, variant
+from plusx.model import VARIANTS, ResNetSpec, variant
+from plusx.model.baselines import BASELINES, baseline
+from plusx.model.classifier import Classifier, Spec
+from plusx.weights.families import build, spec_from_json
+from plusx.weights.family_config import at_size, for_channels, usual_preprocessing
+from plusx.weights.family_load import load_weights, stated
 from plusx.weights.files import read_state, sha256_file
-from plusx.weights.load import FIRST, HEAD, internal_state, load_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
+from plusx.weights.timm_net import PREFIX, TimmSpec
+from plusx.weights.timm_spec import resized, timm_spec
 
 DEFAULT = "resnet50"
 
@@ -32,7 +38,7 @@ class Network:
         notes: what was adapted or assumed, one line each.
     """
 
-    model: ResNet
+    model: Classifier
     preprocessing: Preprocessing
     origin: str
     sha256: str | None
@@ -41,13 +47,13 @@ class Network:
 
 
 def create(
-    model: str | Path | ResNetSpec | None = None,
+    model: str | Path | Spec | None = None,
     *,
     weights: str = "auto",
     classes: int | None = None,
     in_channels: int | None = None,
     seed: int = 0,
-) -> ResNet:
+) -> Classifier:
     """The network alone; see ``create_network``.
 
     >>> create("resnet18", weights="none", classes=3)(torch.zeros(1, 3, 64, 64)).shape
@@ -60,23 +66,26 @@ def create(
 
 
 def create_network(
-    model: str | Path | ResNetSpec | None = None,
+    model: str | Path | Spec | None = None,
     *,
     weights: str = "auto",
     classes: int | None = None,
     in_channels: int | None = None,
+    image_size: int | None = None,
     seed: int = 0,
 ) -> Network:
     """Build a network and give it weights.
 
     Args:
-        model: a variant's name, the path of a SPEC.json, or a spec. None takes the network that
-            the weights were made for where they say so (bundled, hub, model folder), else
-            resnet50.
+        model: a variant's or baseline's name, ``timm:NAME``, the path of a SPEC.json, or a spec.
+            None takes the network that the weights were made for where they say so (bundled, hub,
+            model folder), else resnet50.
         weights: ``auto`` (the best known ImageNet weights), ``bundled``, ``none`` (random), a
             file, a model or run folder, or a hub id (``OWNER/NAME`` or ``OWNER/NAME@REVISION``).
         classes: outputs of the head; None keeps the head of the weights, or of the spec.
         in_channels: channels of the input; None keeps those of the weights, or of the spec.
+        image_size: pixels that the network shall see; None keeps those that the weights were made
+            for, or the spec's.
         seed: of the random weights. The global generator is left as it was.
 
     Raises:
@@ -85,10 +94,11 @@ def create_network(
         WeightsError: weights that cannot be had, read, or do not fit.
         ArtifactError: a model folder that cannot be used.
     """
-    asked = None if model is None else resolve_spec(model)
+    size = image_size if weights == "none" else None  # weights are as large as they are
+    asked = None if model is None else resolve_spec(model, image_size=size)
     if weights == "none":
         spec = _changed(asked or VARIANTS[DEFAULT], classes, in_channels)
-        preprocessing = Preprocessing.for_size(spec.image_size, spec.in_channels)
+        preprocessing = at_size(usual_preprocessing(spec), image_size)
         return Network(_build(spec, seed), preprocessing, "random", None, None, ())
     if weights == "bundled" and asked is not None and asked.name != BUNDLED:
         raise UsageError(
@@ -96,9 +106,10 @@ def create_network(
         )
     source = find_source(weights, asked or VARIANTS[DEFAULT])
     state, notes = read_state(source.path)
-    base = _base_spec(asked, source, internal_state(state))
-    spec = _changed(base, classes, in_channels)
+    base = _base_spec(asked, source, state)
+    spec = _changed(_at_size(base, image_size), classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
+    preprocessing = at_size(preprocessing, image_size)
     network = _build(spec, seed)
     adapted = load_weights(network, state, origin=source.origin)
     known = source.described.classes if source.described else None
@@ -112,49 +123,85 @@ def create_network(
     )
 
 
-def resolve_spec(model: str | Path | ResNetSpec) -> ResNetSpec:
-    """A variant's name, the path of a SPEC.json, or a spec -> the spec.
+def resolve_spec(model: str | Path | Spec, *, image_size: int | None = None) -> Spec:
+    """A name, the path of a SPEC.json, or a spec -> the spec.
+
+    Args:
+        model: a variant, a baseline, ``timm:NAME``, ``FILE.json``, or a spec.
+        image_size: pixels that a network shall be meant for whose layers depend on it (the simple
+            CNN, networks of timm's of a fixed size).
 
     Raises:
-        UsageError: no such variant or file.
-        SpecError: the file does not describe a network that can be built; names the file.
+        UsageError: no such network or file.
+        SpecError: it does not describe a network that can be built; names the file.
+        MissingExtra: ``timm:NAME`` without timm.
     """
-    if isinstance(model, ResNetSpec):
-        return model
+    if not isinstance(model, str | Path):
+        return _at_size(model, image_size)
+    name = str(model)
+    if name.startswith(PREFIX):
+        return timm_spec(name, image_size=image_size)
+    if name in BASELINES:
+        return baseline(name, image_size=image_size)
     path = Path(model).expanduser()
     if path.suffix.lower() != ".json":
-        return variant(str(model))
+        return _variant(name)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"--model {path}: cannot be read: {reason}") from error
     try:
-        return ResNetSpec.from_json(text)
+        return _at_size(spec_from_json(text), image_size)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
 
 
-def _changed(spec: ResNetSpec, classes: int | None, in_channels: int | None) -> ResNetSpec:
-    return spec.replace(
+def _variant(name: str) -> ResNetSpec:
+    """A residual net by name; where there is none, what else there is, is said as well."""
+    try:
+        return variant(name)
+    except UsageError as error:
+        near = get_close_matches(name, BASELINES, n=3, cutoff=0.75) or ["vgg16", "cnn"]
+        raise UsageError(
+            f"{error}; networks without shortcuts are {', '.join(near)}, ..., and any of timm's is "
+            "timm:NAME"
+        ) from error
+
+
+def _at_size(spec: Spec, image_size: int | None) -> Spec:
+    """The spec for images of that size; a residual net is the same for every size."""
+    if image_size is None or isinstance(spec, ResNetSpec):
+        return spec
+    if isinstance(spec, TimmSpec):
+        return resized(spec, image_size)
+    changed: Spec = spec.replace(image_size=image_size)
+    return changed
+
+
+def _changed(spec: Spec, classes: int | None, in_channels: int | None) -> Spec:
+    changed: Spec = spec.replace(
         classes=spec.classes if classes is None else classes,
         in_channels=spec.in_channels if in_channels is None else in_channels,
     )
+    return changed
 
 
-def _build(spec: ResNetSpec, seed: int) -> ResNet:
+def _build(spec: Spec, seed: int) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet(spec)
+        return build(spec)
 
 
-def _same(one: ResNetSpec, other: ResNetSpec) -> bool:
+def _same(asked: Spec, own: Spec) -> bool:
     """Whether both are the same network but for name, classes, channels and image size."""
-    free = ("name", "classes", "in_channels", "image_size")
-    return one.replace(**{field: getattr(other, field) for field in free}) == other
+    free = dict.fromkeys(("name", "classes", "in_channels", "image_size"))
+    if isinstance(asked, TimmSpec) and not asked.model_args:
+        free["model_args"] = None  # a bare timm:NAME takes those that the weights were made with
+    return asked.to_dict() | free == own.to_dict() | free
 
 
-def _base_spec(asked: ResNetSpec | None, source: Source, state: dict[str, Tensor]) -> ResNetSpec:
+def _base_spec(asked: Spec | None, source: Source, state: dict[str, Tensor]) -> Spec:
     """The network of the weights as they are, before classes and channels are changed."""
     if source.described is not None:
         own = source.described.spec
@@ -163,30 +210,30 @@ def _base_spec(asked: ResNetSpec | None, source: Source, state: dict[str, Tensor
                 f"{source.origin} holds {own.name}, not {asked.name}; leave --model out, or give "
                 f"weights made for {asked.name}"
             )
-        return (
-            own
-            if asked is None
-            else asked.replace(
-                classes=own.classes, in_channels=own.in_channels, image_size=own.image_size
-            )
+        if asked is None or isinstance(own, TimmSpec):
+            return own if asked is None else own.replace(name=asked.name)
+        return asked.replace(  # type: ignore[no-any-return]
+            classes=own.classes, in_channels=own.in_channels, image_size=own.image_size
         )
     spec = asked or VARIANTS[DEFAULT]
-    head, first = state.get(HEAD[0]), state.get(FIRST)
-    return spec.replace(
+    head, first = stated(spec, state)
+    found: Spec = spec.replace(
         classes=spec.classes if head is None or head.ndim != 2 else head.shape[0],
         in_channels=spec.in_channels if first is None or first.ndim != 4 else first.shape[1],
     )
+    return found
 
 
-def _preprocessing(source: Source, spec: ResNetSpec) -> tuple[Preprocessing, tuple[str, ...]]:
+def _preprocessing(source: Source, spec: Spec) -> tuple[Preprocessing, tuple[str, ...]]:
     if source.described is None:
-        used = Preprocessing.for_size(spec.image_size, spec.in_channels)
+        used = usual_preprocessing(spec)
+        whose = "timm's mean and std" if isinstance(spec, TimmSpec) else "ImageNet's mean and std"
         notes = [
             f"{source.path.name}: a bare file states no preprocessing; used that of {spec.name}: "
-            f"short side {used.resize}, crop {used.size}, {used.interpolation}, ImageNet's mean "
-            f"and std{'' if used.channels == 3 else ', averaged over its channels'}"
+            f"short side {used.resize}, crop {used.size}, {used.interpolation}, {whose}"
+            f"{'' if used.channels == 3 else ', averaged over its channels'}"
         ]
-        if spec.block == "bottleneck":
+        if isinstance(spec, ResNetSpec) and spec.block == "bottleneck":
             kind = "v1 (stride on the first 1x1)" if spec.bottleneck_stride == "1x1" else "v1.5"
             notes.append(
                 f"{source.path.name}: its names cannot tell v1 from v1.5; read as {kind}, as "
@@ -196,11 +243,7 @@ def _preprocessing(source: Source, spec: ResNetSpec) -> tuple[Preprocessing, tup
     own = source.described.preprocessing
     if own.channels == spec.in_channels:
         return own, ()
-    mean, std = (round(sum(values) / own.channels, 6) for values in (own.mean, own.std))
-    changed = dataclasses.replace(
-        own,
-        channels=spec.in_channels,
-        mean=(mean,) * spec.in_channels,
-        std=(std,) * spec.in_channels,
+    changed = for_channels(own, spec.in_channels)
+    return changed, (
+        f"preprocessing: mean {changed.mean[0]} and std {changed.std[0]} for each channel",
     )
-    return changed, (f"preprocessing: mean {mean} and std {std} for each channel",)

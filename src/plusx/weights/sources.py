@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import ArtifactError, UsageError, WeightsError
-from plusx.model import ResNetSpec, variant
+from plusx.model import variant
+from plusx.model.classifier import Spec
 from plusx.weights.artifact import (
     CONFIG,
     WEIGHTS,
@@ -18,9 +19,11 @@ from plusx.weights.artifact import (
     read_config,
     verify_weights,
 )
+from plusx.weights.family_config import architecture
 from plusx.weights.files import SUFFIXES
 from plusx.weights.hub import download
-from plusx.weights.timm_config import architecture
+from plusx.weights.timm_net import TimmSpec
+from plusx.weights.timm_spec import known_weights
 
 # The best known ImageNet weights under a free licence (Apache-2.0), with their top-1 at the
 # published test size: results/results-imagenet.csv of huggingface/pytorch-image-models. Ahead of
@@ -31,6 +34,15 @@ AUTO = {
     "resnet50": "timm/resnet50.a1_in1k",  # 81.24 at 288, 80.38 at 224
     "resnet101": "timm/resnet101.a1h_in1k",  # 82.80 at 288, 81.95 at 224
     "resnet152": "timm/resnet152.a1h_in1k",  # 83.49 at 288, 82.82 at 224
+    # The only weights that timm has of VGG, and torchvision's own (BSD-3-Clause); all at 224.
+    "vgg11": "timm/vgg11.tv_in1k",
+    "vgg13": "timm/vgg13.tv_in1k",
+    "vgg16": "timm/vgg16.tv_in1k",
+    "vgg19": "timm/vgg19.tv_in1k",
+    "vgg11_bn": "timm/vgg11_bn.tv_in1k",
+    "vgg13_bn": "timm/vgg13_bn.tv_in1k",
+    "vgg16_bn": "timm/vgg16_bn.tv_in1k",
+    "vgg19_bn": "timm/vgg19_bn.tv_in1k",
 }
 
 BUNDLED = "plusx_small"
@@ -49,36 +61,41 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def find_source(weights: str, spec: ResNetSpec) -> Source:
+def find_source(weights: str, spec: Spec) -> Source:
     """The weights that the user asked for, on this disk.
 
     Args:
         weights: ``auto``, ``bundled``, a file, a model or run folder, or a hub id.
-        spec: the network; only ``auto`` depends on it.
+        spec: the network that is asked for: ``auto`` depends on it, and what timm wrote is read
+            as a network of timm's only for ``timm:NAME``.
 
     Raises:
         UsageError: ``weights`` is none of those.
         WeightsError: there are no known weights for that network, or they cannot be had.
         ArtifactError: a folder that holds no usable model.
     """
+    if weights == "auto" and isinstance(spec, TimmSpec):
+        hub_id, notes = known_weights(spec)
+        found = _hub(hub_id, spec)
+        return replace(found, notes=notes + found.notes)
     if weights == "auto":
         weights = _auto(spec)
     if weights == "bundled":
         return _bundled()
     path = Path(weights).expanduser()
     if weights and path.is_dir():
-        return _folder(path)
+        return _folder(path, spec)
     if path.is_file() or path.suffix in SUFFIXES:
-        return _file(path)
+        return _file(path, spec)
     if _HUB_ID.fullmatch(weights):
-        return _hub(weights)
+        return _hub(weights, spec)
     raise UsageError(
         f"--weights {weights!r} is neither auto, bundled, none, an existing file or folder, nor a "
         "hub id (OWNER/NAME or OWNER/NAME@REVISION)"
     )
 
 
-def _auto(spec: ResNetSpec) -> str:
+def _auto(spec: Spec) -> str:
     if spec.name == BUNDLED:
         return "bundled"
     known = AUTO.get(architecture(spec))
@@ -100,24 +117,24 @@ def _bundled() -> Source:
     return Source(path, f"bundled:{BUNDLED}", Described(spec, preprocessing, None))
 
 
-def _hub(hub_id: str) -> Source:
+def _hub(hub_id: str, asked: Spec) -> Source:
     got = download(hub_id)
-    described = describe(got.config, f"{hub_id}: config.json")
+    described = describe(got.config, f"{hub_id}: config.json", asked=asked)
     repo = hub_id.partition("@")[0]
     return Source(got.path, f"hub:{repo}@{got.commit}", described, got.notes)
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path, asked: Spec) -> Source:
     folder = find_artifact(path) or path
     if (folder / WEIGHTS).is_file():
-        return _file(folder / WEIGHTS)
+        return _file(folder / WEIGHTS, asked)
     raise ArtifactError(
         f"{path}: holds no model ({WEIGHTS} with {CONFIG}); give a run folder, the model folder "
         "in it, or a weights file"
     )
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path, asked: Spec) -> Source:
     """A weights file, with what a config.json of plusx's or timm's beside it says."""
     config = path.parent / CONFIG
     if path.name == WEIGHTS and config.is_file():
@@ -126,5 +143,5 @@ def _file(path: Path) -> Source:
             verify_weights(content, path)
         if "plusx" in content or "architecture" in content:
             origin = "/".join(path.absolute().parts[-3:])
-            return Source(path, f"file:{origin}", describe(content, config))
+            return Source(path, f"file:{origin}", describe(content, config, asked=asked))
     return Source(path, f"file:{path.name}", None)
