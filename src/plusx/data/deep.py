@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +14,7 @@ from plusx.data.remarks import OWN_RANGE
 Bytes = npt.NDArray[np.uint8]
 
 
-def grey_bytes(values: npt.NDArray[np.generic], reading: Reading, notes: list[str]) -> Bytes:
+def grey_bytes(values: npt.NDArray[Any], reading: Reading, notes: list[str]) -> Bytes:
     """(H, W) uint8 from deep grey values.
 
     ``full-range``: 16-bit integers give value >> 8. 32-bit integers and floats have no stated
@@ -30,11 +32,11 @@ def grey_bytes(values: npt.NDArray[np.generic], reading: Reading, notes: list[st
         low, high = np.percentile(values, reading.percentiles)
         return stretch(values, float(low), float(high))
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return (values >> 8).astype(np.uint8)
+        return _high_bytes(values)
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind in "iu":
         if low >= 0 and high <= 65535:
-            return (values >> 8).astype(np.uint8)
+            return _high_bytes(values)
     else:
         for top in (1.0, 255.0, 65535.0):
             if low >= 0 and high <= top:
@@ -43,9 +45,16 @@ def grey_bytes(values: npt.NDArray[np.generic], reading: Reading, notes: list[st
     return stretch(values, low, high)
 
 
-def stretch(values: npt.NDArray[np.generic], low: float, high: float) -> Bytes:
+def stretch(values: npt.NDArray[Any], low: float, high: float) -> Bytes:
     """Values so that ``low`` becomes 0 and ``high`` 255, rounded; beyond, cut."""
     scaled = values.astype(np.float64)
     scaled -= low
     scaled *= 255.0 / max(high - low, 1e-300)
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    np.rint(scaled.clip(0, 255, out=scaled), out=scaled)
+    whole: Bytes = scaled.astype(np.uint8)
+    return whole
+
+
+def _high_bytes(values: npt.NDArray[Any]) -> Bytes:
+    high: Bytes = (values >> 8).astype(np.uint8)
+    return high

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from plusx.data.deep import stretch
-from plusx.data.filebytes import Refused, read_bytes
+from plusx.data.filebytes import Refused
 from plusx.data.photograph import check_size, silence
 from plusx.data.reading import Limits, Reading
 from plusx.data.remarks import FRAMES
@@ -57,7 +57,8 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_color_lut, pixel_array
+        from pydicom.pixels.processing import apply_color_lut
+        from pydicom.pixels.utils import pixel_array
     except ImportError:
         raise Refused("is a DICOM image; to read it: pip install 'plusx[dicom]'") from None
     data = pydicom.dcmread(io.BytesIO(content), specific_tags=_ENTRIES)
@@ -135,7 +136,7 @@ def _check(data: Any, limits: Limits) -> None:
 
 def _shown(values: np.ndarray, data: Any, reading: Reading) -> np.ndarray:
     """(H, W) uint8: modality LUT, then VOI LUT or window (PS3.3 C.11.1 and C.11.2)."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     outer = _ends(data)
     value = apply_modality_lut(values, data)
@@ -180,7 +181,7 @@ def _ends(data: Any) -> tuple[float, float]:
 
 def _first(value: Any) -> float | None:
     """A number that may be absent, empty or the first of several."""
-    if value is None or isinstance(value, str) and not value:
+    if value is None or (isinstance(value, str) and not value):
         return None
     if not isinstance(value, str | int | float) and hasattr(value, "__len__"):
         return float(value[0]) if len(value) else None

@@ -50,7 +50,7 @@ def read_bands(content: bytes, channels: int, reading: Reading, notes: list[str]
         check_size((source.width, source.height), len(bands) * (itemsize + 5), reading.limits)
         values = source.read(bands)
         present = source.read_masks(bands) > 0
-    return _scaled(values, present, reading, notes).transpose(1, 2, 0).copy()
+    return np.ascontiguousarray(_scaled(values, present, reading, notes).transpose(1, 2, 0))
 
 
 def _bands(count: int, channels: int, reading: Reading) -> list[int]:

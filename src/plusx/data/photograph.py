@@ -97,9 +97,7 @@ def check_size(size: tuple[int, int], pixel_bytes: int, limits: Limits) -> None:
         raise Refused(f"has no pixels ({size[0]} x {size[1]})")
 
 
-def finish(
-    image: Image.Image, channels: int, reading: Reading, notes: list[str]
-) -> np.ndarray:
+def finish(image: Image.Image, channels: int, reading: Reading, notes: list[str]) -> np.ndarray:
     """A decoded image as (H, W, C) uint8: upright, in sRGB, on the background, in C channels."""
     array = np.array(in_channels(_upright(image), channels, reading, notes))
     return array if array.ndim == 3 else array[:, :, None]

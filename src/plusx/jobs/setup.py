@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
-from plusx.errors import DataError, UsageError
+from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
@@ -110,7 +111,7 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         options.model,
         weights=options.weights,
         classes=len(listing.classes),
-        in_channels=options.channels,
+        in_channels=_channels(options),
         seed=options.seed,
     )
     for text in network.notes:
@@ -149,11 +150,18 @@ def class_weights(options: TrainOptions, targets: np.ndarray, talk: Talk) -> Ten
 
 
 def _preprocessing(options: TrainOptions, network: Network) -> Preprocessing:
-    own = network.preprocessing
+    own = replace(network.preprocessing, reading=options.reading)
     if options.image_size is None:
         return own
     resize = round(own.resize / own.size * options.image_size)
     return replace(own, size=options.image_size, resize=resize)
+
+
+def _channels(options: TrainOptions) -> int | None:
+    bands = options.reading.bands
+    if (bands or options.range) and importlib.util.find_spec("rasterio") is None:
+        raise MissingExtra("--bands or --range", "geotiff")
+    return options.channels if bands is None else len(bands)
 
 
 def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None:

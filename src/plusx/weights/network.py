@@ -202,5 +202,6 @@ def _preprocessing(source: Source, spec: ResNetSpec) -> tuple[Preprocessing, tup
         channels=spec.in_channels,
         mean=(mean,) * spec.in_channels,
         std=(std,) * spec.in_channels,
+        reading=dataclasses.replace(own.reading, bands=None, range=None),
     )
     return changed, (f"preprocessing: mean {mean} and std {std} for each channel",)
