@@ -12,6 +12,7 @@ from plusx.data.dicom import is_dicom, open_dicom
 from plusx.data.filebytes import Refused, read_bytes
 from plusx.data.geotiff import is_tiff, read_bands
 from plusx.data.heic import is_heic, open_heic
+from plusx.data.photograph import FORMATS as FORMATS
 from plusx.data.photograph import finish, open_photograph, silence
 from plusx.data.reading import Limits, Reading
 from plusx.errors import UnreadableImage, UsageError
@@ -93,12 +94,18 @@ def read_thumbnail(
         raise UsageError(f"size {size!r} and channels {channels!r} must be at least 1")
     name = os.fspath(path)
     array = _guarded(name, lambda: _decode(name, channels, reading, [], at_least=2 * size))
-    if array.dtype != np.uint8:
-        array = np.rint(np.nan_to_num(array, nan=127.0)).astype(np.uint8)
+    array = as_bytes(array)
     image = Image.fromarray(array[:, :, :3] if array.shape[2] >= 3 else array[:, :, 0])
     image = image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.BOX)
     return np.array(image)
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """What :func:`read_image` gave, as uint8 to look at or to count: rounded, missing data grey."""
+    if array.dtype == np.uint8:
+        return array
+    return np.asarray(np.rint(np.nan_to_num(array, nan=127.0)), np.uint8)
 
 
 def _guarded(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:

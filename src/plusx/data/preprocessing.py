@@ -168,6 +168,8 @@ class Preprocessing:
         Raises:
             UsageError: a key is missing or unknown, or a value cannot work.
         """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"preprocessing {values!r} is not a table")
         stated = values.get("reading")
         old = Reading.before_profiles()
         reading = old if stated is None else Reading.from_dict(stated)
