@@ -18,7 +18,7 @@ from plusx.data.deep import stretch
 from plusx.data.filebytes import Refused
 from plusx.data.photograph import check_size, silence
 from plusx.data.reading import Limits, Reading
-from plusx.data.remarks import FRAMES
+from plusx.data.remarks import FRAMES, OWN_RANGE
 from plusx.errors import MissingExtra, UnreadableImage
 
 _ENTRIES = [
@@ -35,6 +35,21 @@ _ENTRIES = [
 ]  # fmt: skip
 """All that is read of a file. None of it is about the patient."""
 
+_DECODERS = {
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG, 8 bits
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG, 8 or 12 bits
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": "gdcm",
+} | {f"1.2.840.10008.1.2.4.{n}": "pylibjpeg" for n in (90, 91, 201, 202, 203)}  # JPEG 2000
+"""Compressed transfer syntaxes and which of pydicom's decoders reads each. GDCM ends the whole
+process on some damaged JPEG files (it throws what nobody catches), so it reads only what no other
+decoder does. Other syntaxes than these and the uncompressed ones are refused."""
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
 _KEY = b"plusx patient group, version 1"
 
 
@@ -47,9 +62,10 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
     """One frame, as mode L or RGB.
 
     Grey: modality LUT or rescale, then the file's first VOI LUT or window, else all that the
-    stored bits can hold; with ``depth="window"`` the image's own percentiles instead. Padding is
-    black. MONOCHROME1 is inverted, so that high is bright in every file. Colour: palettes are
-    resolved, YBR becomes RGB; more than 8 bits are taken at full range.
+    stored bits can hold (above 16 bits: its own lowest to highest value); ``depth="window"``
+    takes the image's own percentiles instead. Padding is black. MONOCHROME1 is inverted, so that
+    high is bright in every file. Colour: palettes are resolved, YBR becomes RGB; more than 8
+    bits are taken at full range.
 
     Raises:
         Refused: over a limit, no such frame, no pixels, or the extra is not installed. Any other
@@ -61,8 +77,10 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
         from pydicom.pixels.utils import pixel_array
     except ImportError:
         raise Refused("is a DICOM image; to read it: pip install 'plusx[dicom]'") from None
+    if DEFLATED.encode() in content[:1024]:  # pydicom would unpack it whole, whatever its size
+        raise Refused("is a deflated DICOM file, which is not read")
     data = pydicom.dcmread(io.BytesIO(content), specific_tags=_ENTRIES)
-    if "PixelData" not in data:
+    if not all(name in data for name in ("PixelData", "Rows", "Columns")):
         raise Refused("is a DICOM file without an image")
     _check(data, reading.limits)
     frames = int(data.get("NumberOfFrames") or 1)
@@ -70,7 +88,7 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
         raise Refused(f"has {frames} frames; frame {reading.frame} was asked for (from 0)")
     if frames > 1:
         notes.append(FRAMES)
-    values = pixel_array(data, index=reading.frame)
+    values = pixel_array(data, index=reading.frame, decoding_plugin=_decoder(data))
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         colour = apply_color_lut(values, data)
@@ -80,7 +98,7 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
         return Image.fromarray(stretch(values, 0, 2 ** int(data.BitsStored) - 1))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused(f"is a DICOM image of kind {kind[:40]!r}, which is not read")
-    grey = _shown(values, data, reading)
+    grey = _shown(values, data, reading, notes)
     if kind == "MONOCHROME1":
         grey = 255 - grey
     grey[_padding(values, data)] = 0
@@ -128,13 +146,23 @@ def patient_group(path: str | os.PathLike[str], *, key: bytes = _KEY) -> str | N
     return f"patient-{digest.hexdigest()}"
 
 
+def _decoder(data: Any) -> str:
+    syntax = data.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed:
+        return ""
+    if str(syntax) not in _DECODERS:
+        raise Refused(f"is a DICOM file compressed in a way that is not read ({syntax.name[:60]})")
+    deep = str(syntax).endswith(".51") and int(data.BitsStored) > 8
+    return "gdcm" if deep else _DECODERS[str(syntax)]
+
+
 def _check(data: Any, limits: Limits) -> None:
     size = int(data.Columns), int(data.Rows)
     samples = int(data.get("SamplesPerPixel") or 1)
     check_size(size, samples * max(1, int(data.BitsAllocated) // 8), limits)
 
 
-def _shown(values: np.ndarray, data: Any, reading: Reading) -> np.ndarray:
+def _shown(values: np.ndarray, data: Any, reading: Reading, notes: list[str]) -> np.ndarray:
     """(H, W) uint8: modality LUT, then VOI LUT or window (PS3.3 C.11.1 and C.11.2)."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
@@ -149,6 +177,9 @@ def _shown(values: np.ndarray, data: Any, reading: Reading) -> np.ndarray:
         return stretch(apply_voi(value.astype(np.int64), data), 0, 2**bits - 1)
     centre, width = (_first(data.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
+        if int(data.BitsStored) > 16:
+            notes.append(OWN_RANGE)
+            outer = float(value.min()), float(value.max())
         return stretch(value, *outer)
     return _window(value, centre, width, str(data.get("VOILUTFunction") or "LINEAR").upper())
 
