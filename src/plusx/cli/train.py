@@ -78,7 +78,9 @@ def train(
     background: Annotated[
         str, typer.Option(help="Of transparent images: white, grey, black or #rrggbb.")
     ] = "white",
-    max_pixels: Annotated[int, typer.Option(help="Images with more are refused.")] = 178_956_970,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Images with more are refused [default: 178,956,970].")
+    ] = None,
     views: Annotated[
         int | None, typer.Option(help="Views cached per training image [default: 4].")
     ] = None,

@@ -46,7 +46,7 @@ class TrainOptions:
         depth: of grey images with more than 8 bits: ``full-range``, or ``window`` (each image's
             own 0.5 to 99.5 percent).
         background: of transparent images: ``white``, ``grey``, ``black`` or ``#rrggbb``.
-        max_pixels: images with more are refused.
+        max_pixels: images with more are refused; by default 178,956,970.
         views: views per training image to cache: the plain one and augmented ones.
         cache_gib: at most this much disk for cached activations; above it they are streamed.
         val_fraction: share of the images for validation, where the data names none.
@@ -80,7 +80,7 @@ class TrainOptions:
     range: str | Sequence[float] | None = None
     depth: str = "full-range"
     background: str = "white"
-    max_pixels: int = Limits().pixels
+    max_pixels: int | None = None
     views: int | None = None
     cache_gib: float = 8.0
     val_fraction: float = 0.2
@@ -180,7 +180,7 @@ class TrainOptions:
             depth=self.depth,  # type: ignore[arg-type]
             bands=parse_bands(self.bands),
             range=parse_range(self.range),
-            limits=Limits(pixels=self.max_pixels),
+            limits=Limits() if self.max_pixels is None else Limits(pixels=self.max_pixels),
         )
 
     @property
