@@ -406,14 +406,34 @@ def matrix_profile(primaries: tuple[tuple[float, float], ...], gamma: float) -> 
     for i, name in enumerate((b"r", b"g", b"b")):
         tags[name + b"XYZ"] = b"XYZ " + bytes(4) + fixed(columns[:, i])
         tags[name + b"TRC"] = curve
+    return icc(b"mntrRGB XYZ ", tags)
+
+
+def icc(kind: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC v2 profile (ICC.1:2001-04, section 6)."""
     body, table, offset = b"", struct.pack(">I", len(tags)), 132 + 12 * len(tags)
     for name, content in tags.items():
         content += bytes(-len(content) % 4)
         table += name + struct.pack(">II", offset + len(body), len(content))
         body += content
+    d50 = struct.pack(">iii", 63190, 65536, 54061)
     head = struct.pack(">I", offset + len(body)) + bytes(4) + bytes.fromhex("02400000")
-    head += b"mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28) + fixed(d50) + bytes(48)
+    head += kind + bytes(12) + b"acsp" + bytes(28) + d50 + bytes(48)
     return head + table + body
+
+
+def ink_profile() -> bytes:
+    """A CMYK printer profile whose paper is white, whose cyan is a middle grey, and whose other
+    inks are black: only a reader that uses the profile, the right way round, sees that."""
+    lightness = [255 if not (m or y or k) and not c else 136 if not (m or y or k) else 0
+                 for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]  # fmt: skip
+    nodes = b"".join(bytes([value, 128, 128]) for value in lightness)
+    identity = struct.pack(">9i", *[65536 * (i % 4 == 0) for i in range(9)])
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity
+    table += bytes(range(256)) * 4 + nodes + bytes(range(256)) * 3
+    paper = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78)
+    return icc(b"prtrCMYKLab ", {b"desc": text, b"wtpt": paper, b"A2B0": table, b"A2B1": table})
 
 
 def test_wide_colours_become_srgb(tmp_path: Path) -> None:
@@ -433,6 +453,20 @@ def test_wide_colours_become_srgb(tmp_path: Path) -> None:
     indexed = Image.fromarray(pixels).quantize(4)
     path = save(tmp_path / "p.png", indexed, icc_profile=profile)
     assert np.abs(read_image(path)[0] - got).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif"])
+def test_inks_by_their_profile(tmp_path: Path, name: str) -> None:
+    for ink, expected in (((255, 0, 0, 0), 127), ((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0)):
+        image = Image.new("CMYK", (8, 8), ink)
+        path = save(tmp_path / name, image, icc_profile=ink_profile())
+        notes: list[str] = []
+        got = read_image(path, notes=notes)
+        assert notes == []
+        assert np.abs(got.astype(int) - expected).max() <= 4, (ink, got[0, 0])
+        assert np.abs(read_image(path, channels=1).astype(int) - expected).max() <= 4
+    plain = read_image(path, reading=Reading(profiles=False))
+    assert plain.max() < 8
 
 
 def test_an_srgb_profile_changes_no_bit(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ _ENTRIES = [
 _DECODERS = {
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG, 8 bits
-    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG, 8 or 12 bits
+    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG, 8 bits (12 fail, with GDCM too)
     "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
     "1.2.840.10008.1.2.4.70": "gdcm",
     "1.2.840.10008.1.2.4.80": "gdcm",  # JPEG-LS
@@ -152,8 +152,7 @@ def _decoder(data: Any) -> str:
         return ""
     if str(syntax) not in _DECODERS:
         raise Refused(f"is a DICOM file compressed in a way that is not read ({syntax.name[:60]})")
-    deep = str(syntax).endswith(".51") and int(data.BitsStored) > 8
-    return "gdcm" if deep else _DECODERS[str(syntax)]
+    return _DECODERS[str(syntax)]
 
 
 def _check(data: Any, limits: Limits) -> None:
