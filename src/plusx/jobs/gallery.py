@@ -24,8 +24,8 @@ THUMBNAIL = 128
 """Short side of a thumbnail in pixels; the long side is cut to at most twice that."""
 
 
-WORKING = 4 * THUMBNAIL
-"""Long side of what a thumbnail is cut from."""
+WORKING = 16 * THUMBNAIL
+"""Long side, at most, of what a thumbnail is cut from."""
 
 
 def gather_gallery(
