@@ -117,6 +117,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "no TIFF" in reason(tmp_path / "x.png", reading=Reading(bands=(1, 2, 3)))
 
 
+@pytest.mark.parametrize("options", [{}, {"compress": "deflate"}, {"tiled": True}])
+def test_truncated(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (5, 200, 200), dtype=np.uint8)
+    path = write(tmp_path / "x.tif", values, **options)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    said = reason(path, channels=5)
+    assert "vsimem" not in said
+    path.write_bytes(whole[:100])
+    assert "vsimem" not in reason(path, channels=5)
+
+
 def test_files_beside_it_take_no_part(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", cube(np.uint8))
     before = read_image(path, channels=5)

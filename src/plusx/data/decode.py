@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -149,6 +150,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     text = " ".join(str(error).split()) or "no reason given"
+    text = re.sub(r"'?/vsimem/[^'\s]+'?", "the file", text)  # GDAL's name for the bytes
     if "truncated" in text.lower():
         return "is truncated (the end of the file is missing)"
     if "Decompressed data too large" in text or "MAX_TEXT" in text:

@@ -40,7 +40,7 @@ def read_bands(content: bytes, channels: int, reading: Reading, notes: list[str]
                "GDAL_PAM_ENABLED": "NO", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none"}  # fmt: skip
     with (
         rasterio.Env(**options),
-        MemoryFile(content) as memory,
+        MemoryFile(content, filename="image.tif") as memory,
         memory.open(driver="GTiff") as source,
     ):
         bands = _bands(source.count, channels, reading)
