@@ -12,20 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plusx.data.decode import read_thumbnail
-from plusx.data.preprocessing import Preprocessing
-from plusx.errors import ArtifactError, DataError, UnreadableImage
+from plusx.data import read_image
+from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions
 from plusx.jobs.wording import one_line, which_images
-from plusx.weights.artifact import CONFIG, describe, read_config
 
 MISTAKES, HITS = 12, 6
 THUMBNAIL = 128
 """Short side of a thumbnail in pixels; the long side is cut to at most twice that."""
-
-
-WORKING = 16 * THUMBNAIL
-"""Long side, at most, of what a thumbnail is cut from."""
 
 
 def gather_gallery(
@@ -56,13 +50,12 @@ def gather_gallery(
         return None
     root = _common_folder(predictions.paths)
     mistakes, hits, wrong = _rank(predictions)
-    how = _preprocessing(run)
     return {
         "images": which_images({**kept, "n": len(predictions)}),
         "root": one_line(root),
         "wrong": wrong,
-        "mistakes": [_entry(predictions, row, root, how) for row in mistakes],
-        "hits": [_entry(predictions, row, root, how) for row in hits],
+        "mistakes": [_entry(predictions, row, root) for row in mistakes],
+        "hits": [_entry(predictions, row, root) for row in hits],
     }
 
 
@@ -80,15 +73,13 @@ def _rank(predictions: Predictions) -> tuple[list[int], list[int], int]:
     return first(~right, -sure, MISTAKES), first(right, sure, HITS), int((~right).sum())
 
 
-def _entry(
-    predictions: Predictions, row: int, root: str, how: Preprocessing | None
-) -> dict[str, Any]:
+def _entry(predictions: Predictions, row: int, root: str) -> dict[str, Any]:
     path = predictions.paths[row]
     probabilities = predictions.take([row]).probabilities[0]
     true, called = int(predictions.targets[row]), int(predictions.predicted[row])
     order = np.argsort(-probabilities, kind="stable")
     second = int(order[1]) if len(order) > 1 else called
-    picture, why = _thumbnail(path, how)
+    picture, why = _thumbnail(path)
     return {
         "path": one_line(os.path.relpath(path, root) if root else path),
         "true": one_line(predictions.classes[true]),
@@ -102,26 +93,12 @@ def _entry(
     }
 
 
-def _preprocessing(run: Path) -> Preprocessing | None:
-    """The model's, which says how files are read; None where the run has no readable model."""
-    config = run / "model" / CONFIG
-    try:
-        return describe(read_config(config), config).preprocessing
-    except ArtifactError:
-        return None
-
-
-def _thumbnail(path: str, how: Preprocessing | None) -> tuple[str, str]:
+def _thumbnail(path: str) -> tuple[str, str]:
     """A small upright JPEG as a data URI; or nothing, and why."""
     from PIL import Image
 
     try:
-        if how is None:
-            small = read_thumbnail(path, WORKING)
-        else:  # a grey model's photographs are shown in colour
-            channels = 3 if how.channels == 1 and not how.takes_floats else how.channels
-            small = read_thumbnail(path, WORKING, channels=channels, reading=how.reading)
-        image = Image.fromarray(small)
+        image = Image.fromarray(read_image(path))
     except UnreadableImage as error:
         return "", one_line(error.reason)
     short = min(image.size)
@@ -130,9 +107,9 @@ def _thumbnail(path: str, how: Preprocessing | None) -> tuple[str, str]:
     scale = min(1.0, THUMBNAIL / short)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     box = (left, top, left + width, top + height)
-    shown = image.resize(size, Image.Resampling.LANCZOS, box=box)
+    small = image.resize(size, Image.Resampling.LANCZOS, box=box)
     file = io.BytesIO()
-    shown.save(file, format="JPEG", quality=80)
+    small.save(file, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}", ""
 
 
