@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
+from plusx.data.remarks import Remarks
 from plusx.engines import Engine, TorchEngine
 from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions, log_softmax
@@ -64,6 +65,10 @@ class Predictor:
         batch_size: images per forward; by default 8 on a CPU, else 64.
         threads: for decoding; by default one a core.
 
+    Attributes:
+        classes: K names.
+        remarks: what a person should be told about the images read so far.
+
     Raises:
         ArtifactError: the folder cannot be read.
         UsageError: the device or precision is unknown or absent.
@@ -80,7 +85,8 @@ class Predictor:
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
         self.classes = loaded.classes
-        self._read = plain_reader(loaded.preprocessing)
+        self.remarks = Remarks()
+        self._read = plain_reader(loaded.preprocessing, self.remarks)
         where = resolve_device(device)
         self._batch_size = forward_batch(where) if batch_size is None else batch_size
         self._threads = cpu_count() if threads is None else threads

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import plusx
 
@@ -125,3 +126,14 @@ def test_only_bad_images(command: Callable[..., Any], finished: plusx.Run, tmp_p
     said = command("predict", finished.path, tmp_path / "a.png")
     assert (said.code, said.out) == (1, "")
     assert "unreadable" in said.err
+
+
+def test_what_was_read_otherwise_than_one_might_think_is_said_once(
+    command: Callable[..., Any], finished: plusx.Run, tmp_path: Path
+) -> None:
+    pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime")]
+    for number in range(3):
+        pages[0].save(tmp_path / f"{number}.tif", save_all=True, append_images=pages[1:])
+    said = command("predict", finished.path, tmp_path)
+    assert said.code == 0
+    assert said.err == "note: 3 images: TIFF with several pages: the first is read\n"

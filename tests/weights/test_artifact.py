@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plusx.data.preprocessing import Preprocessing
+from plusx.data.reading import Reading
 from plusx.errors import ArtifactError
 from plusx.model import ResNet
 from plusx.weights import load_artifact, save_artifact
@@ -229,3 +230,11 @@ def test_a_config_that_is_no_json(small, tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ArtifactError, match=r"config.json"):
         load_artifact(tmp_path)
+
+
+def test_a_model_from_before_the_reading_was_stated_reads_as_it_did(small, tmp_path):
+    save(tmp_path / "model", small)
+    edit(tmp_path / "model", lambda config: config["plusx"]["preprocessing"].pop("reading"))
+    artifact = load_artifact(tmp_path / "model")
+    assert artifact.format_version == 1
+    assert artifact.preprocessing.reading == Reading(profiles=False)

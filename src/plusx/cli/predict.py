@@ -74,6 +74,8 @@ def predict(
                 write(answer)
                 count += 1
             tick(1, "")
+    for line in predictor.remarks.lines():
+        talk.note(line)
     if out is not None:
         if as_json:
             print(json.dumps({"out": out, "predicted": count, "unreadable": len(bad)}))

@@ -66,6 +66,21 @@ def train(
     channels: Annotated[
         int | None, typer.Option(help="Of the input: 3 colour, 1 grey [default: of the weights].")
     ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands of TIFF files, from 1, in order: 4,3,2.")
+    ] = None,
+    range: Annotated[
+        str | None, typer.Option(help="What becomes 0 and 1: LOW,HIGH, or a pair for each band.")
+    ] = None,
+    depth: Annotated[
+        str, typer.Option(help="Of deep grey images: full-range, or window (0.5 to 99.5%).")
+    ] = "full-range",
+    background: Annotated[
+        str, typer.Option(help="Of transparent images: white, grey, black or #rrggbb.")
+    ] = "white",
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Images with more are refused [default: 178,956,970].")
+    ] = None,
     views: Annotated[
         int | None, typer.Option(help="Views cached per training image [default: 4].")
     ] = None,

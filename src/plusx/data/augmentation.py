@@ -80,7 +80,7 @@ class Augmentation:
     def __call__(
         self, image: torch.Tensor, preprocessing: Preprocessing, *, rng: np.random.Generator
     ) -> torch.Tensor:
-        """One view: (H, W, C) uint8 -> (C, size, size) float32.
+        """One view: (H, W, C) uint8, or float32 on 0..255 -> (C, size, size) float32.
 
         Crop, resize with the preprocessing's filter, flips, brightness, contrast, saturation (in
         this order, each result clipped to 0..1 as torchvision does), then the preprocessing's
@@ -88,9 +88,9 @@ class Augmentation:
         draws the same number of values, whatever the image.
 
         Raises:
-            UsageError: the image is not (H, W, C) uint8, or saturation is asked for C != 3.
+            UsageError: the image is not such a tensor, or saturation is asked for C != 3.
         """
-        check_image(image, preprocessing.channels)
+        check_image(image, preprocessing)
         draw = rng.random(9)
         x = self._crop(image.permute(2, 0, 1), draw)
         x = preprocessing.resample(x, (preprocessing.size, preprocessing.size)) / 255

@@ -1,7 +1,7 @@
 """Folders of images: one folder a class, with or without a level of splits above."""
 
 # Paths are plain strings here: a listing may hold millions of them.
-# ruff: noqa: PTH118, PTH119, PTH122, PTH116
+# ruff: noqa: PTH113, PTH118, PTH119, PTH122, PTH116
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from plusx.data.classes import SPLIT_NAMES, Row, assemble, quoted
+from plusx.data.dicom import is_dicom
 from plusx.data.records import Listing
 from plusx.errors import DataError
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif", ".dcm", ".dicom"}
 )
 
 _LAYOUTS = "put each class's images in a folder of its own, <class>/ or train/<class>/"
@@ -26,6 +28,24 @@ Identity = tuple[int, int]
 def is_image_name(name: str) -> bool:
     """True for a visible file name with the extension of a supported image format."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def is_image_file(path: str) -> bool:
+    """The same, or a DICOM file whose name has no extension, as archives store them (the name may
+    end in digits after a dot: it is an identifier)."""
+    name = os.path.basename(path)
+    if is_image_name(name):
+        return True
+    extension = os.path.splitext(name)[1][1:]
+    if name.startswith(".") or not (extension == "" or extension.isdigit()):
+        return False
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        return False
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def read_folder(root: str | os.PathLike[str], *, training: bool = True) -> Listing:
@@ -77,7 +97,7 @@ def images_below(folder: str) -> Iterator[str]:
     Lazy: memory holds the names of the folders being walked, not of the whole tree.
     """
     for path in _walk(folder, stay_out=set()):
-        if is_image_name(os.path.basename(path)):
+        if is_image_file(path):
             yield path
 
 
@@ -116,7 +136,7 @@ def _classes(root: str, tops: dict[str | None, str]) -> _Found:
     for split, name, path in class_folders:
         images = 0
         for file in _walk(path, stay_out=stay_out):
-            if is_image_name(os.path.basename(file)):
+            if is_image_file(file):
                 images += 1
                 found.rows.append((file, name, split, None))
             else:

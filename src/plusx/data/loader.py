@@ -12,6 +12,7 @@ from plusx.data.decode import read_image
 from plusx.data.ordered import map_ordered
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import BadImage, Batch, Sample
+from plusx.data.remarks import Remarks
 from plusx.errors import UnreadableImage, UsageError
 
 Item = tuple[int, Sample, "torch.Tensor | BadImage"]
@@ -64,12 +65,37 @@ def load_batches(
     return _batches(items, batch_size)
 
 
-def plain_reader(preprocessing: Preprocessing) -> Callable[[Sample, int], torch.Tensor]:
+def decode(
+    sample: Sample, preprocessing: Preprocessing, remarks: Remarks | None = None
+) -> torch.Tensor:
+    """The one way from a file to what the preprocessing or the augmentation takes.
+
+    Args:
+        sample: its file is read.
+        preprocessing: says how many channels, and by which reading.
+        remarks: gets what a person should be told about the image.
+
+    Returns:
+        (H, W, C) uint8, or float32 on 0..255.
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
+    notes: list[str] = []
+    reading, channels = preprocessing.reading, preprocessing.channels
+    image = read_image(sample.path, channels=channels, reading=reading, notes=notes)
+    if remarks is not None:
+        remarks.add(notes)
+    return torch.from_numpy(image)
+
+
+def plain_reader(
+    preprocessing: Preprocessing, remarks: Remarks | None = None
+) -> Callable[[Sample, int], torch.Tensor]:
     """How ``load_batches`` reads where nothing is augmented: decode, then preprocess."""
 
     def read(sample: Sample, _: int) -> torch.Tensor:
-        image = read_image(sample.path, channels=preprocessing.channels)
-        return preprocessing(torch.from_numpy(image))
+        return preprocessing(decode(sample, preprocessing, remarks))
 
     return read
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
+from plusx.data.reading import Reading
 from plusx.errors import UsageError
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -26,15 +27,16 @@ _TIMM_CROP_MODES: dict[str, ResizeMode] = {"center": "short", "squash": "squish"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Bytes to network input: float, antialiased resize, centre crop, scale, normalise.
+    """Image to network input: float, antialiased resize, centre crop, scale, normalise.
 
-    To the rounding: the bytes become float32 0..255; the resize is torch's separable filter with
-    antialiasing (``align_corners=False``), its result not rounded to bytes and, for bicubic, not
-    clipped; the crop's offset is ``round((side - size) / 2)``, halves to even, as torchvision
-    has it; then ``(x / 255 - mean) / std``. Since ``resize >= size`` there is never anything to
-    pad. Equal to torchvision's ``v2.Resize, v2.CenterCrop, v2.Normalize`` on float tensors, but
-    for images longer than ``MAX_ASPECT`` times their short side (see there), where the resized
-    image might not fit in memory.
+    To the rounding: the bytes become float32 0..255 (images that are float32 already, on the
+    same scale, stay; NaN, which stands for no data, becomes the mean); the resize is torch's
+    separable filter with antialiasing (``align_corners=False``), its result not rounded to bytes
+    and, for bicubic, not clipped; the crop's offset is ``round((side - size) / 2)``, halves to
+    even, as torchvision has it; then ``(x / 255 - mean) / std``. Since ``resize >= size`` there
+    is never anything to pad. Equal to torchvision's ``v2.Resize, v2.CenterCrop, v2.Normalize`` on
+    float tensors, but for images longer than ``MAX_ASPECT`` times their short side (see there),
+    where the resized image might not fit in memory.
 
     Attributes:
         size: side of the square that the network sees, in pixels.
@@ -45,6 +47,8 @@ class Preprocessing:
         std: of each channel, 0..1.
         channels: C.
         mode: see ``resize``.
+        reading: the choices by which files are decoded. They take no part in the tensor
+            operation; they travel with it, so that prediction reads files as training did.
 
     Raises:
         UsageError: values that do not fit together.
@@ -57,6 +61,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
     mode: ResizeMode = "short"
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -80,20 +85,32 @@ class Preprocessing:
                 )
         if not all(value > 0 for value in self.std):
             raise UsageError(f"preprocessing std {self.std!r} must be above 0")
+        bands, pairs = self.reading.bands, self.reading.range
+        if bands is not None and len(bands) != self.channels:
+            raise UsageError(f"{len(bands)} bands for {self.channels} channels; give as many")
+        if pairs is not None and len(pairs) not in (1, self.channels):
+            raise UsageError(f"{len(pairs)} ranges for {self.channels} channels; give 1 or as many")
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """(H, W, C) uint8 -> (C, size, size) float32, on the image's device.
+        """(H, W, C) uint8, or float32 on 0..255 -> (C, size, size) float32, on its device.
 
         Raises:
             UsageError: another shape or dtype.
         """
-        check_image(image, self.channels)
+        check_image(image, self)
         x = image.permute(2, 0, 1)
         if self.mode == "short" and not torch.compiler.is_compiling():
             x = _shorten(x)
         x = self.resample(x, self.resized_hw(x.shape[1], x.shape[2]))
         top, left = (_offset(side, self.size) for side in (x.shape[1], x.shape[2]))
         return self.normalise(x[:, top : top + self.size, left : left + self.size] / 255)
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether an image may be float32: only bands of TIFF files are. Elsewhere a float image
+        is refused, as it may well be one on the scale 0..1."""
+        chosen = self.reading.bands is not None or self.reading.range is not None
+        return chosen or self.channels not in (1, 3)
 
     def resized_hw(self, h: int, w: int) -> tuple[int, int]:
         """Height and width after the resize: the long side is cut to an integer, as torchvision
@@ -106,9 +123,13 @@ class Preprocessing:
     def resample(self, image: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
         """(C, H, W) of any dtype -> (C, *hw) float32 on the same scale; the resize alone.
 
-        At an image's own size the filter changes nothing, and is left out.
+        At an image's own size the filter changes nothing, and is left out. NaN in a float image
+        becomes the mean first, which is zero for the network.
         """
         x = image.float()
+        if image.is_floating_point():
+            mean = 255 * torch.tensor(self.mean, device=image.device)[:, None, None]
+            x = torch.where(x.isnan(), mean, x)
         if not torch.compiler.is_compiling() and tuple(x.shape[1:]) == hw:
             return x
         return F.interpolate(
@@ -136,15 +157,23 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` gives an equal object back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return plain | {"reading": self.reading.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The reverse of :meth:`to_dict`.
+        """The reverse of :meth:`to_dict`. Where no ``reading`` is stated, files were decoded as
+        before there was one: without colour profiles.
 
         Raises:
             UsageError: a key is missing or unknown, or a value cannot work.
         """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"preprocessing {values!r} is not a table")
+        stated = values.get("reading")
+        old = Reading.before_profiles()
+        reading = old if stated is None else Reading.from_dict(stated)
+        values = {**values, "reading": reading}
         names = {item.name for item in fields(cls)}
         if set(values) != names:
             raise UsageError(
@@ -203,12 +232,15 @@ class Preprocessing:
         )
 
 
-def check_image(image: torch.Tensor, channels: int) -> None:
-    """Raise UsageError unless the tensor is (H, W, channels) uint8 with pixels in it."""
-    sound = image.dtype == torch.uint8 and image.ndim == 3 and image.shape[2] == channels
+def check_image(image: torch.Tensor, preprocessing: Preprocessing) -> None:
+    """Raise UsageError unless it is (H, W, C) uint8, or float32 where that may be, with pixels."""
+    channels, floats = preprocessing.channels, preprocessing.takes_floats
+    known = image.dtype == torch.uint8 or (image.dtype == torch.float32 and floats)
+    sound = known and image.ndim == 3 and image.shape[2] == channels
     if not sound or image.shape[0] == 0 or image.shape[1] == 0:
         raise UsageError(
             f"image is {tuple(image.shape)} {image.dtype}; expected (H, W, {channels}) torch.uint8"
+            + " or float32" * floats
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data import BadImage, Preprocessing, Sample, load_batches, plain_reader
+from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
 from plusx.fit.trunk import ActivationStore
 from plusx.runtime import forward_batch
@@ -44,6 +45,7 @@ def first_pass(
     batch_size: int | None = None,
     threads: int = 2,
     tick: Callable[[int], None] = lambda n: None,
+    remarks: Remarks | None = None,
 ) -> FirstPass:
     """Run ``samples`` through ``engine`` once, in evaluation mode and without augmentation.
 
@@ -56,12 +58,13 @@ def first_pass(
         batch_size: images per forward; by default what suits the device.
         threads: for decoding.
         tick: called with the number of images done since the last call.
+        remarks: gets what a person should be told about the images.
     """
     features: npt.NDArray[np.float32] | None = None
     readable = np.zeros(len(samples), dtype=bool)
     bad: list[BadImage] = []
 
-    read = plain_reader(preprocessing)
+    read = plain_reader(preprocessing, remarks)
     size = batch_size or forward_batch(engine.device)
     for batch in load_batches(samples, read, batch_size=size, threads=threads):
         bad += batch.bad

@@ -18,9 +18,9 @@ from plusx.data import (
     epoch_order,
     load_batches,
     plain_reader,
-    read_image,
     view_rng,
 )
+from plusx.data.loader import decode
 from plusx.fit.trunk import ActivationStore, Rows
 from plusx.runtime import World
 
@@ -156,8 +156,8 @@ class StreamedImages:
     def _augmented(self, number: int, order: Rows) -> Callable[[Sample, int], Tensor]:
         def read(sample: Sample, place: int) -> Tensor:
             rng = view_rng(self._feed.seed, number, int(order[place]))
-            image = read_image(sample.path, channels=self._preprocessing.channels)
-            return self._augmentation(torch.from_numpy(image), self._preprocessing, rng=rng)
+            image = decode(sample, self._preprocessing)
+            return self._augmentation(image, self._preprocessing, rng=rng)
 
         return read
 

@@ -91,4 +91,6 @@ def evaluate(
     )
     with talk.phase("scoring", len(samples)) as tick:
         predictions, bad = predictor.predictions(samples, tick=lambda n: tick(n, ""))
+    for line in predictor.remarks.lines():
+        talk.note(line)
     return Result(figures(predictions), predictions, tuple(bad), split)

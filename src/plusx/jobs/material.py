@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from plusx.data import BadImage, Listing, Sample, drop, find_unreadable
+from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
 from plusx.fit.features import FirstPass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
@@ -60,7 +61,7 @@ def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
     Raises:
         DataError: a class or a split has no readable image.
     """
-    samples = setup.listing.samples
+    samples, remarks = setup.listing.samples, Remarks()
     if setup.options.from_scratch:
         with talk.phase("reading", len(samples)) as tick:
             bad = find_unreadable(
@@ -68,10 +69,14 @@ def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
                 threads=setup.threads,
                 tick=lambda n: tick(n, ""),
                 channels=setup.preprocessing.channels,
+                reading=setup.preprocessing.reading,
+                remarks=remarks,
             )
         material = Material(tuple(bad))
     else:
-        material = _run_backbone(setup, folder, talk)
+        material = _run_backbone(setup, folder, talk, remarks)
+    for line in remarks.lines():
+        talk.note(line)
     for item in material.bad:
         talk.note(f"left out: {item.path}: {item.reason}")
     drop(setup.listing, material.bad)  # raises where nothing usable is left
@@ -121,7 +126,7 @@ def open_backbone(
     return engine, None, 0
 
 
-def _run_backbone(setup: Setup, folder: Path, talk: Talk) -> Material:
+def _run_backbone(setup: Setup, folder: Path, talk: Talk, remarks: Remarks) -> Material:
     engine, store, views = open_backbone(setup, folder, talk.note)
     with talk.phase("features", len(setup.listing.samples)) as tick:
         first = first_pass(
@@ -132,6 +137,7 @@ def _run_backbone(setup: Setup, folder: Path, talk: Talk) -> Material:
             store=store,
             threads=setup.threads,
             tick=lambda n: tick(n, ""),
+            remarks=remarks,
         )
     return Material(first.bad, engine, first, store, views)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from plusx.data.ordered import MOST_THREADS
+from plusx.data.reading import Limits, Reading, parse_bands, parse_colour, parse_range
 from plusx.errors import UsageError
 
 
@@ -38,7 +40,14 @@ class TrainOptions:
         class_weights: ``auto`` (where the largest class has twice the images of the smallest),
             ``balanced`` or ``none``.
         image_size: pixels that the network sees; by default what its weights were made for.
-        channels: of the input; by default what the weights were made for.
+        channels: of the input; by default as many as ``bands``, else what the weights were made
+            for.
+        bands: of TIFF files, from 1, in the network's order: ``4,3,2`` or a sequence.
+        range: what becomes 0 and 1: ``LOW,HIGH`` for all bands, or such a pair for each.
+        depth: of grey images with more than 8 bits: ``full-range``, or ``window`` (each image's
+            own 0.5 to 99.5 percent).
+        background: of transparent images: ``white``, ``grey``, ``black`` or ``#rrggbb``.
+        max_pixels: images with more are refused; by default 178,956,970.
         views: views per training image to cache: the plain one and augmented ones.
         cache_gib: at most this much disk for cached activations; above it they are streamed.
         val_fraction: share of the images for validation, where the data names none.
@@ -68,6 +77,11 @@ class TrainOptions:
     class_weights: str = "auto"
     image_size: int | None = None
     channels: int | None = None
+    bands: str | Sequence[int] | None = None
+    range: str | Sequence[float] | None = None
+    depth: str = "full-range"
+    background: str = "white"
+    max_pixels: int | None = None
     views: int | None = None
     cache_gib: float = 8.0
     val_fraction: float = 0.2
@@ -107,9 +121,14 @@ class TrainOptions:
                 "leave it out, or give --unfreeze all"
             )
 
+        bands = parse_bands(self.bands)
+        if bands is not None and self.channels not in (None, len(bands)):
+            raise UsageError(f"--bands names {len(bands)} bands, --channels is {self.channels}")
+        _ = self.reading  # which complains
+
     def _check_numbers(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
-                 "views": 1, "threads": 1, "seed": 0}  # fmt: skip
+                 "views": 1, "threads": 1, "seed": 0, "max_pixels": 1}  # fmt: skip
         most: dict[str, float] = {
             "epochs": 10**6, "image_size": 2**14, "channels": 2**10, "threads": MOST_THREADS,
             "seed": 2**63 - 1}  # fmt: skip
@@ -151,6 +170,19 @@ class TrainOptions:
         paths = {name: os.fspath(options[name]) for name in ("out", "model", "weights")
                  if options.get(name) is not None}  # fmt: skip
         return cls(os.fspath(data), **(options | paths))
+
+    @property
+    def reading(self) -> Reading:
+        """How files are decoded."""
+        if self.depth not in ("full-range", "window"):
+            raise UsageError(f"--depth {self.depth!r} is not one of full-range, window")
+        return Reading(
+            background=parse_colour(self.background),
+            depth=self.depth,  # type: ignore[arg-type]
+            bands=parse_bands(self.bands),
+            range=parse_range(self.range),
+            limits=Limits() if self.max_pixels is None else Limits(pixels=self.max_pixels),
+        )
 
     @property
     def from_scratch(self) -> bool:

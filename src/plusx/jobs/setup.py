@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
-from plusx.errors import DataError, UsageError
+from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
@@ -110,13 +111,13 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         options.model,
         weights=options.weights,
         classes=len(listing.classes),
-        in_channels=options.channels,
+        in_channels=_channels(options),
         image_size=options.image_size,
         seed=options.seed,
     )
     for text in network.notes:
         talk.note(text)
-    preprocessing = network.preprocessing
+    preprocessing = replace(network.preprocessing, reading=options.reading)
     device = resolve_device(options.device)
     hardware = Hardware(device, resolve_precision(options.precision, device))
     images = len(listing.part("train"))
@@ -147,6 +148,13 @@ def class_weights(options: TrainOptions, targets: np.ndarray, talk: Talk) -> Ten
         "to count alike (--class-weights none to leave it)"
     )
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
+
+
+def _channels(options: TrainOptions) -> int | None:
+    bands = options.reading.bands
+    if (bands or options.range) and importlib.util.find_spec("rasterio") is None:
+        raise MissingExtra("--bands or --range", "geotiff")
+    return options.channels if bands is None else len(bands)
 
 
 def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None:

@@ -38,7 +38,11 @@ def for_channels(own: Preprocessing, channels: int) -> Preprocessing:
         return own
     mean, std = (round(sum(values) / own.channels, 6) for values in (own.mean, own.std))
     return dataclasses.replace(
-        own, channels=channels, mean=(mean,) * channels, std=(std,) * channels
+        own,
+        channels=channels,
+        mean=(mean,) * channels,
+        std=(std,) * channels,
+        reading=dataclasses.replace(own.reading, bands=None, range=None),
     )
 
 
