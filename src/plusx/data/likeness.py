@@ -27,6 +27,12 @@ NOISE = 0.33
 FLOOR = 0.5
 """Below it nothing is a copy, however faint."""
 
+SPREAD = 3.0
+"""A copy has at most so many times less structure than its original."""
+
+FAINT = 0.08
+"""Structure, in grey levels, below which a thumbnail says nothing."""
+
 _FINE, _COARSE = 0.8, 2.0
 _RIM = 1
 _CROP = 0.05
