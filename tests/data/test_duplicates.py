@@ -129,7 +129,7 @@ def test_cells_find_what_comparing_all_finds(tmp_path: Path) -> None:
 def test_changed_copies_of_real_images_are_found(shared_data: Path, name: str) -> None:
     script = ROOT / "benchmarks" / "duplicates.py"
     done = subprocess.run(
-        [sys.executable, script, shared_data, "--images", "80", "--sets", name, "--show"],
+        [sys.executable, script, shared_data, "--images", "60", "--sets", name, "--show"],
         capture_output=True,
         text=True,
     )
