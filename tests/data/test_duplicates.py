@@ -119,7 +119,7 @@ def test_many_frames_of_one_scene_are_one_group(tmp_path: Path) -> None:
 
 
 def test_cells_find_what_comparing_all_finds(tmp_path: Path) -> None:
-    table, planted = synthetic(9000, 300, tmp_path)
+    table, planted = synthetic(6500, 200, tmp_path)
     pairs = near_pairs(table).pairs
     assert share_found(pairs, planted) >= 0.99
     assert len(pairs) == len(planted), "nothing but the planted pairs"
