@@ -96,7 +96,7 @@ def create_network(
         )
     source = find_source(weights, asked or VARIANTS[DEFAULT])
     state, notes = read_state(source.path)
-    base = _base_spec(asked, source, internal_state(state))
+    base = _base_spec(asked, source, internal_state(state, asked))
     spec = _changed(base, classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
     network = _build(spec, seed)
