@@ -11,6 +11,26 @@ def test_defaults_may_be_left_out():
     assert spec == ResNetSpec("custom", "basic", (1,), (4,))
 
 
+def test_a_spec_of_the_first_release_means_the_same_network():
+    written = {  # all fields there were then, as an artifact's config.json holds them
+        "name": "resnet50_v1",
+        "block": "bottleneck",
+        "depths": [3, 4, 6, 3],
+        "widths": [64, 128, 256, 512],
+        "stem": "7x7",
+        "stem_width": 64,
+        "stem_stride": 2,
+        "stem_pool": "max-ceil",
+        "shortcut": "conv",
+        "bottleneck_stride": "1x1",
+        "feature_stages": 1,
+        "in_channels": 3,
+        "classes": 1000,
+        "image_size": 224,
+    }
+    assert ResNetSpec.from_dict(written) == variant("resnet50_v1").replace(stem_pool="max-ceil")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
