@@ -6,6 +6,7 @@ disk its parameters are named as timm names them, ``layerS.B.se.`` and the name 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -30,7 +31,28 @@ class SqueezeExcite(nn.Module):
         return x * gate.sigmoid()
 
 
-CHANNEL_ATTENTION: dict[str, Callable[[int], nn.Module]] = {"se": SqueezeExcite}
+class EfficientChannelAttention(nn.Module):
+    """One small convolution along the channels (ECA; Wang et al. 2020, arXiv 1910.03151).
+
+    Its length grows with the logarithm of their number: section 3.2.3 with gamma 2 and b 1, the
+    next odd number, at least 3 as in timm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        length = max(3, int((math.log2(channels) + 1) / 2) | 1)
+        self.conv = nn.Conv1d(1, 1, length, padding=length // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        gate: Tensor = self.conv(x.mean(dim=(2, 3))[:, None]).sigmoid()
+        return x * gate[:, 0, :, None, None]
+
+
+CHANNEL_ATTENTION: dict[str, Callable[[int], nn.Module]] = {
+    "se": SqueezeExcite,
+    "eca": EfficientChannelAttention,
+}
 """``ResNetSpec.channel_attention`` -> what it builds from the number of channels."""
 
 

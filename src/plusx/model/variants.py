@@ -52,6 +52,8 @@ _AS_TIMM = [
     # Hu et al. 2018, arXiv 1709.01507
     *(_deep(f"seresnet{n}", n, channel_attention="se") for n in _DEPTHS),
     _deep("seresnext50_32x4d", 50, cardinality=32, base_width=4, channel_attention="se"),
+    # Wang et al. 2020, arXiv 1910.03151
+    _deep("ecaresnet50d", 50, channel_attention="eca", **_D),
     # Wu and He 2018, arXiv 1803.08494
     _deep("resnet50_gn", 50, norm="group"),
     # Zhang 2019, arXiv 1904.11486
