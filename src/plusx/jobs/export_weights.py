@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from plusx.atomic import replacing
 from plusx.errors import ArtifactError, PlusxError, UsageError
 from plusx.model import VARIANTS
+from plusx.model.variants import TIMM_NAMES
 from plusx.weights import architecture
 from plusx.weights.artifact import CONFIG, WEIGHTS, Artifact, load_artifact, read_config
-from plusx.weights.load import disk_state
+from plusx.weights.family_config import written_config
+from plusx.weights.family_load import disk_state
 from plusx.weights.metadata import with_config
-from plusx.weights.timm_config import TIMM_NAMES, timm_config
 
 KINDS = ("torchvision", "timm", "safetensors")
 _SUFFIXES = {"torchvision": (".pth", ".pt"), "safetensors": (".safetensors",)}
@@ -162,7 +163,7 @@ def _timm(artifact: Artifact, path: Path) -> Exported:
     fresh.mkdir()
     try:
         save_file(disk_state(artifact.model), fresh / WEIGHTS, metadata={"format": "pt"})
-        config = timm_config(artifact.spec, artifact.classes, artifact.preprocessing)
+        config = written_config(artifact.spec, artifact.classes, artifact.preprocessing)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
         if path.exists():

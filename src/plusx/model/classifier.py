@@ -57,14 +57,6 @@ def average(maps: Tensor) -> Tensor:
     return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
 
 
-class Foreign(nn.Module):
-    """Abstract. A block around a body that was built elsewhere.
-
-    What its modules are called says nothing about the order they run in, so nothing inside is
-    folded.
-    """
-
-
 class Classifier(nn.Module):
     """Abstract. A network as named children in a straight line.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from plusx.errors import WeightsMismatch
-from plusx.model import ResNet
+from plusx.model import ResNet, ResNetSpec
 from plusx.model.baselines import VGGSpec
 from plusx.model.classifier import Classifier, Spec
 from plusx.weights import load
@@ -35,8 +35,9 @@ def stated(spec: Spec, state: State) -> tuple[Tensor | None, Tensor | None]:
         WeightsMismatch: two entries mean the same parameter.
     """
     named = internal_state(spec, state)
-    first = load.FIRST if family(spec) is None else first_conv(spec)
-    return named.get(load.HEAD[0]), named.get(first)
+    if family(spec) is None:
+        return named.get(load.HEAD[0]), load.first_weight(named)
+    return named.get(load.HEAD[0]), named.get(first_conv(spec))
 
 
 def internal_state(spec: Spec, state: State) -> dict[str, Tensor]:
@@ -47,7 +48,7 @@ def internal_state(spec: Spec, state: State) -> dict[str, Tensor]:
     """
     found = family(spec)
     if found is None:
-        return load.internal_state(state)
+        return load.internal_state(state, spec if isinstance(spec, ResNetSpec) else None)
     keys = strip_prefixes(state)
     if isinstance(spec, TimmSpec) and any(key.startswith(spec.classifier + ".") for key in state):
         keys = {key: key for key in state}  # its own names may begin like a wrapper's

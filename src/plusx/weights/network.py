@@ -14,6 +14,7 @@ from plusx.errors import SpecError, UsageError, WeightsError
 from plusx.model import VARIANTS, ResNetSpec, variant
 from plusx.model.baselines import BASELINES, baseline
 from plusx.model.classifier import Classifier, Spec
+from plusx.model.spec import TRAINING_ONLY
 from plusx.weights.families import build, spec_from_json
 from plusx.weights.family_config import at_size, for_channels, usual_preprocessing
 from plusx.weights.family_load import load_weights, stated
@@ -195,7 +196,7 @@ def _build(spec: Spec, seed: int) -> Classifier:
 
 def _same(asked: Spec, own: Spec) -> bool:
     """Whether both are the same network but for name, classes, channels and image size."""
-    free = dict.fromkeys(("name", "classes", "in_channels", "image_size"))
+    free = dict.fromkeys(("name", "classes", "in_channels", "image_size", *TRAINING_ONLY))
     if isinstance(asked, TimmSpec) and not asked.model_args:
         free["model_args"] = None  # a bare timm:NAME takes those that the weights were made with
     return asked.to_dict() | free == own.to_dict() | free
@@ -233,7 +234,7 @@ def _preprocessing(source: Source, spec: Spec) -> tuple[Preprocessing, tuple[str
             f"short side {used.resize}, crop {used.size}, {used.interpolation}, {whose}"
             f"{'' if used.channels == 3 else ', averaged over its channels'}"
         ]
-        if isinstance(spec, ResNetSpec) and spec.block == "bottleneck":
+        if isinstance(spec, ResNetSpec) and (spec.block, spec.order) == ("bottleneck", "post"):
             kind = "v1 (stride on the first 1x1)" if spec.bottleneck_stride == "1x1" else "v1.5"
             notes.append(
                 f"{source.path.name}: its names cannot tell v1 from v1.5; read as {kind}, as "

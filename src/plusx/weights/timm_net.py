@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from plusx.errors import MissingExtra, SpecError, UsageError
-from plusx.model.classifier import Classifier, Foreign, Head
+from plusx.model.classifier import Classifier, Head
 from plusx.model.family_spec import FamilySpec
 
 PREFIX = "timm:"
@@ -82,7 +82,7 @@ class TimmSpec(FamilySpec):
             raise SpecError(f"model_args={self.model_args!r} is not plain JSON: {error}") from error
 
 
-class TimmBody(Foreign):
+class TimmBody(nn.Module):
     """timm's network without its classifier."""
 
     def __init__(self, net: nn.Module) -> None:
