@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
+    from plusx.weights.foreign.reading import Reading
     from plusx.weights.network import Network, create, create_network, resolve_spec
     from plusx.weights.sources import AUTO, BUNDLED
     from plusx.weights.timm_config import architecture
@@ -16,6 +17,7 @@ __all__ = [
     "BUNDLED",
     "Artifact",
     "Network",
+    "Reading",
     "architecture",
     "create",
     "create_network",
@@ -33,6 +35,7 @@ _HOME = {
     "save_artifact": "artifact",
     "write_card": "artifact",
     "architecture": "timm_config",
+    "Reading": "foreign.reading",
     "Network": "network",
     "create": "network",
     "create_network": "network",

@@ -12,7 +12,8 @@ from torch import Tensor
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import SpecError, UsageError, WeightsError
 from plusx.model import VARIANTS, ResNet, ResNetSpec, variant
-from plusx.weights.files import read_state, sha256_file
+from plusx.weights.files import sha256_file
+from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
 from plusx.weights.load import FIRST, HEAD, internal_state, load_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
 
@@ -30,6 +31,7 @@ class Network:
         sha256: of the weights file; None for random weights.
         class_names: of the head, where the source states them and the head was kept.
         notes: what was adapted or assumed, one line each.
+        has_head: whether the source held a classifier, of whatever number of classes.
     """
 
     model: ResNet
@@ -38,6 +40,7 @@ class Network:
     sha256: str | None
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...]
+    has_head: bool = True
 
 
 def create(
@@ -66,6 +69,7 @@ def create_network(
     classes: int | None = None,
     in_channels: int | None = None,
     seed: int = 0,
+    reading: Reading = AS_IT_SAYS,
 ) -> Network:
     """Build a network and give it weights.
 
@@ -78,9 +82,11 @@ def create_network(
         classes: outputs of the head; None keeps the head of the weights, or of the spec.
         in_channels: channels of the input; None keeps those of the weights, or of the spec.
         seed: of the random weights. The global generator is left as it was.
+        reading: what the user says of weights that do not say it all.
 
     Raises:
-        UsageError: an unknown variant, missing SPEC.json, or no such kind of weights.
+        UsageError: an unknown variant, missing SPEC.json, no such kind of weights, or weights
+            whose stride or pixels must be stated.
         SpecError: a SPEC.json that cannot be built.
         WeightsError: weights that cannot be had, read, or do not fit.
         ArtifactError: a model folder that cannot be used.
@@ -95,12 +101,13 @@ def create_network(
             f"--weights bundled are those of {BUNDLED}, not of {asked.name}; leave --model out"
         )
     source = find_source(weights, asked or VARIANTS[DEFAULT])
-    state, notes = read_state(source.path)
-    base = _base_spec(asked, source, internal_state(state))
+    read = read_weights(source, asked, reading)
+    source, notes = read.source, read.notes
+    base = _base_spec(asked, source, internal_state(read.state))
     spec = _changed(base, classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
     network = _build(spec, seed)
-    adapted = load_weights(network, state, origin=source.origin)
+    adapted = load_weights(network, read.complete(network), origin=source.origin)
     known = source.described.classes if source.described else None
     return Network(
         model=network,
@@ -109,6 +116,7 @@ def create_network(
         sha256=sha256_file(source.path),
         class_names=known if known is not None and len(known) == spec.classes else None,
         notes=source.notes + notes + said + adapted,
+        has_head=read.has_head,
     )
 
 
