@@ -158,8 +158,8 @@ def _classes(config: Mapping[str, Any], count: int, where: Path | str) -> tuple[
 def _preprocessing(settings: Mapping[str, Any], channels: int, where: Path | str) -> Preprocessing:
     """ConvNextImageProcessor: below 384 pixels the short side becomes ``int(size / crop_pct)`` and
     the centre is cropped, from there on both sides are squeezed. Missing keys have the defaults of
-    the class. Its crop lies at ``int((side - size) / 2)`` where plusx rounds halves to even: one
-    pixel further for a quarter of all images.
+    the class. Its crop lies at ``int((side - size) / 2)`` where plusx rounds halves to even: a
+    pixel further where that is odd and a half, for 5 of 60 photographs.
     """
     kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
     known = ("ConvNextImageProcessor", "ConvNextFeatureExtractor")
