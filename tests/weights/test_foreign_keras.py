@@ -55,10 +55,9 @@ def build(keras: Any, version: int, size: int = 64, **options: Any) -> Any:
     stack = parts.stack_residual_blocks_v1 if version == 1 else parts.stack_residual_blocks_v2
 
     def stages(x: Any) -> Any:
-        last = {} if version == 1 else {"stride1": 1}
-        first = {"stride1": 1} if version == 1 else {}
-        x = stack(x, 8, 2, name="conv2", **first)
-        return stack(x, 16, 3, name="conv3", **last)
+        # v1 strides when it enters the second stage, V2 when it leaves the first.
+        x = stack(x, 8, 2, name="conv2", stride1=1 if version == 1 else 2)
+        return stack(x, 16, 3, name="conv3", stride1=2 if version == 1 else 1)
 
     settings = {"include_top": True, "classes": 5, "classifier_activation": None} | options
     keras.utils.clear_session()
@@ -109,14 +108,42 @@ def test_v1_from_a_photograph_to_logits(keras: Any, kind: str, photo: Path, tmp_
     assert relative(whole, theirs) < 4e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_resnet50_is_told_by_its_shapes(keras: Any, tmp_path: Path) -> None:
-    model = trained(keras.applications.ResNet50(weights=None, classes=7,
-                                                classifier_activation=None))  # fmt: skip
+def test_v2_from_a_photograph_to_logits(keras: Any, kind: str, photo: Path, tmp_path: Path) -> None:
+    size = 224 if kind == ".weights.h5" else 64
+    model = build(keras, 2, size)
+    spec = VARIANTS["resnet50v2_keras"].replace(name="small", depths=(2, 3), widths=(8, 16))
+    got = create_network(spec, weights=str(save(model, tmp_path, kind)))
+    pixels = np.array(keras.utils.load_img(photo, target_size=(size, size),
+                                           interpolation="bilinear"))  # fmt: skip
+    ready = keras.applications.resnet_v2.preprocess_input(pixels[None].astype("float32"))
+    theirs = model(ready).cpu()
+    net = got.model.eval()
+    same = net(got.preprocessing(torch.from_numpy(pixels))[None])
+    assert relative(same, theirs) < 1e-5
+    whole = net(got.preprocessing(torch.from_numpy(read_image(photo)))[None])
+    assert relative(whole, theirs) < 4e-3
+
+
+@pytest.mark.parametrize(
+    ("application", "name"),
+    [("ResNet50", "resnet50_v1"), ("ResNet50V2", "resnet50v2_keras"),
+     ("ResNet101V2", "resnet101v2_keras")],
+)  # fmt: skip
+@torch.no_grad()
+def test_applications_are_told_by_their_shapes(
+    keras: Any, application: str, name: str, tmp_path: Path
+) -> None:
+    make = getattr(keras.applications, application)
+    model = trained(make(weights=None, classes=7, classifier_activation=None))
     got = create_network(weights=str(save(model, tmp_path, ".weights.h5")))
-    assert got.model.spec.name == "resnet50_v1"
+    assert (got.model.spec.name, got.model.spec.classes) == (name, 7)
+    ready = keras.applications.resnet
+    if name.endswith("v2_keras"):
+        ready = keras.applications.resnet_v2
     x = torch.randint(256, (1, 224, 224, 3), generator=torch.Generator().manual_seed(0))
-    theirs = model(keras.applications.resnet.preprocess_input(x.float().numpy())).cpu()
+    theirs = model(ready.preprocess_input(x.float().numpy())).cpu()
     mine = got.preprocessing(x[0].to(torch.uint8))[None]
     assert relative(got.model.eval()(mine), theirs) < 1e-5
 
@@ -379,7 +406,3 @@ def test_a_config_that_is_no_config(sound: Path, tmp_path: Path) -> None:
         assert "no network that plusx" in refusal(zipped(tmp_path / "w.keras", members))
     members[0] = ("config.json", b"{")
     assert "is truncated or not a .keras file" in refusal(zipped(tmp_path / "w.keras", members))
-
-
-def test_v2_is_known() -> None:
-    assert {f"resnet{n}v2_keras" for n in (50, 101, 152)} <= set(VARIANTS)

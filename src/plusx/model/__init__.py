@@ -2,6 +2,15 @@
 
 from plusx.model.resnet import ResNet
 from plusx.model.spec import ResNetSpec
-from plusx.model.variants import VARIANTS, cifar, variant
+from plusx.model.variants import TIMM_NAMES, VARIANTS, cifar, cifar_preact, variant, wrn
 
-__all__ = ["VARIANTS", "ResNet", "ResNetSpec", "cifar", "variant"]
+__all__ = [
+    "TIMM_NAMES",
+    "VARIANTS",
+    "ResNet",
+    "ResNetSpec",
+    "cifar",
+    "cifar_preact",
+    "variant",
+    "wrn",
+]

@@ -5,10 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from plusx.errors import SpecError
-from plusx.model.blocks import BasicResidual, BottleneckResidual, ResidualBlock
+from plusx.model.blocks import (
+    BasicResidual,
+    BottleneckResidual,
+    Place,
+    PreActivationBlock,
+    ResidualBlock,
+)
 from plusx.model.classifier import Classifier, Head
+from plusx.model.norm import NormActivation
 from plusx.model.shortcut import Shape, make_shortcut, shortcut_shape
-from plusx.model.spec import EXPANSION, ResNetSpec
+from plusx.model.spec import ResNetSpec
 from plusx.model.stem import Stem, stem_size
 
 
@@ -36,45 +43,72 @@ class ResNet(Classifier):
         for index in range(spec.stages):
             stage, shape = _make_stage(spec, index, shape)
             self.stages.append(stage)
-        self.norm = nn.Identity()
+        pre = spec.order == "pre"
+        self.norm = NormActivation(spec, shape[0]) if pre else nn.Identity()
         self.head = Head(spec.feature_channels, spec.classes)
-        _initialise(self)
+        initialise(self)
+        if spec.zero_init_last:
+            for module in self.modules():
+                if isinstance(module, BasicResidual | BottleneckResidual):
+                    module.zero_last()
 
 
 def _make_stage(spec: ResNetSpec, index: int, shape: Shape) -> tuple[nn.Sequential, Shape]:
     """Stage ``index`` for an input of ``shape``, and the shape it gives."""
     blocks: list[nn.Module] = []
     for position in range(spec.depths[index]):
-        stride = 2 if index > 0 and position == 0 else 1
-        block, shape = _make_block(spec, (index, position), shape, stride)
-        blocks.append(block)
+        place = _place(spec, (index, position), shape)
+        blocks.append(_make_block(spec, place))
+        shape = place.out
     return nn.Sequential(*blocks), shape
 
 
-def _make_block(
-    spec: ResNetSpec, place: tuple[int, int], shape: Shape, stride: int
-) -> tuple[ResidualBlock, Shape]:
-    width = spec.widths[place[0]]
-    out_channels = width * EXPANSION[spec.block]
-    channels, height, size = shape
-    out = (out_channels, -(-height // stride), -(-size // stride))
-    bypass = shortcut_shape(spec.shortcut, shape, out_channels, stride)
+def _place(spec: ResNetSpec, at: tuple[int, int], shape: Shape) -> Place:
+    """Where the block ``at`` (stage, position) stands, for an input of ``shape``."""
+    stage, position = at
+    if spec.stride_block == "first":
+        strides = stage > 0 and position == 0
+    else:
+        strides = stage < spec.stages - 1 and position == spec.depths[stage] - 1
+    stride = 2 if strides else 1
+    _, height, width = shape
+    out = (spec.stage_channels[stage], -(-height // stride), -(-width // stride))
+    bypass = shortcut_shape(spec.shortcut, shape, out[0], stride)
     if bypass != out:
         raise SpecError(
-            f"stage {place[0]}, block {place[1]}: the branch gives {out} and the "
+            f"stage {stage}, block {position}: the branch gives {out} and the "
             f"{spec.shortcut!r} shortcut {bypass} (channels, height, width), which cannot be "
             "added; use a projection there: shortcut='conv'"
         )
+    if spec.blur and strides and min(height, width) < 2:
+        raise SpecError(
+            f"stage {stage}, block {position}: a map of {height}x{width} pixels cannot be blurred, "
+            f"it needs 2x2; choose a larger image_size than {spec.image_size}"
+        )
+    return Place(stage, position, shape, out, stride)
+
+
+def _make_block(spec: ResNetSpec, place: Place) -> nn.Module:
     residual: nn.Module
     if spec.block == "basic":
-        residual = BasicResidual(channels, width, stride)
+        residual = BasicResidual(spec, place)
     else:
-        residual = BottleneckResidual(channels, width, stride, spec.bottleneck_stride)
-    bypass_module = make_shortcut(spec.shortcut, channels, out_channels, stride)
-    return ResidualBlock(residual, bypass_module), out
+        residual = BottleneckResidual(spec, place)
+    channels, out_channels = place.shape[0], place.out[0]
+    shortcut = make_shortcut(spec, channels, out_channels, place.stride)
+    number = sum(spec.depths[: place.stage]) + place.position + 1
+    drop_path = spec.drop_path * number / spec.blocks
+    droppable = place.shape == place.out
+    if spec.order == "post":
+        return ResidualBlock(residual, shortcut, drop_path=drop_path, droppable=droppable)
+    preact = NormActivation(spec, channels)
+    return PreActivationBlock(preact, residual, shortcut, drop_path=drop_path, droppable=droppable)
 
 
-def _initialise(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+def initialise(module: nn.Module) -> None:
+    """Weights of convolutions as in He et al. 2015 (arXiv 1502.01852), biases zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

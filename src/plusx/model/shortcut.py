@@ -1,6 +1,7 @@
-"""The bypass of a block: identity, projection, zero padding, or none.
+"""The bypass of a block: identity, projection, zero padding, fewer pixels, or none.
 
-Options A, B and C are those of He et al. 2015 (arXiv 1512.03385), sections 3.3 and 4.1.
+Options A, B and C are those of He et al. 2015 (arXiv 1512.03385), sections 3.3 and 4.1; the
+averaged one is ResNet-D's (He, Tong et al. 2018, arXiv 1812.01187, figure 2).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from plusx.model.spec import ShortcutKind
+from plusx.model.norm import make_norm
+from plusx.model.spec import ResNetSpec
+from plusx.model.spec_check import ShortcutKind
 
 Shape = tuple[int, int, int]
 """(channels, height, width)."""
@@ -33,29 +36,37 @@ class ZeroPad(nn.Module):
 
 
 class Projection(nn.Module):
-    """Options B and C: 1x1 convolution and norm."""
+    """Options B and C: 1x1 convolution and, in order ``post``, a norm; ResNet-D averages first."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    folds = (("conv", "norm"),)
+
+    def __init__(self, spec: ResNetSpec, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.pool: nn.Module = nn.Identity()
+        if spec.shortcut == "avg-conv" and stride > 1:
+            self.pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+            stride = 1
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=spec.conv_bias)
+        self.norm = make_norm(spec, out_channels) if spec.order == "post" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
-        out: Tensor = self.norm(self.conv(x))
+        out: Tensor = self.norm(self.conv(self.pool(x)))
         return out
 
 
 def make_shortcut(
-    kind: ShortcutKind, in_channels: int, out_channels: int, stride: int
+    spec: ResNetSpec, in_channels: int, out_channels: int, stride: int
 ) -> nn.Module | None:
     """The shortcut of one block; ``None`` for a plain network."""
-    changes = stride != 1 or in_channels != out_channels
+    widens = in_channels != out_channels
+    kind, changes = spec.shortcut, widens or stride != 1
     if kind == "none":
         return None
-    if kind == "conv-all" or (kind == "conv" and changes):
-        return Projection(in_channels, out_channels, stride)
-    if kind == "zero-pad" and changes:
+    projects = kind == "conv-all" or (kind in ("conv", "avg-conv") and changes)
+    if projects or (kind == "conv-channels" and widens):
+        return Projection(spec, in_channels, out_channels, stride)
+    if kind in ("zero-pad", "conv-channels") and changes:
         return ZeroPad(in_channels, out_channels, stride)
     return nn.Identity()
 

@@ -1,4 +1,4 @@
-"""Operations on the straight line: heads, freezing, splitting, folding.
+"""Operations on the straight line: freezing, splitting, slimming, new ends, folding.
 
 Each works on the model it is given; what is returned shares its modules unless said otherwise.
 """
@@ -6,22 +6,66 @@ Each works on the model it is given; what is returned shares its modules unless 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from itertools import chain
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from plusx.errors import UsageError
+from plusx.model.blocks import DropPath
 from plusx.model.classifier import Classifier, average
+from plusx.model.resnet import ResNet, initialise
+from plusx.model.stem import Stem
 
 C = TypeVar("C", bound=Classifier)
 
+STEM_FIELDS = ("stem", "stem_stride", "stem_pool", "in_channels", "image_size")
+"""What ``replace_stem`` may change: after it come maps with as many channels as before."""
+
 
 def replace_head(model: Classifier, classes: int) -> None:
-    """Give ``model`` a fresh linear layer for ``classes`` outputs."""
+    """Give ``model`` a fresh linear layer for ``classes`` outputs.
+
+    Raises:
+        SpecError: no such number of classes.
+    """
     model.spec = model.spec.replace(classes=classes)
-    model.head.fc = nn.Linear(model.spec.feature_channels, classes)
+    fresh = nn.Linear(model.spec.feature_channels, classes)
+    model.head.fc = fresh.to(model.head.fc.weight)
+
+
+def replace_stem(model: ResNet, **changes: Any) -> None:
+    """Give ``model`` a fresh stem; the rest keeps its weights.
+
+    Args:
+        model: changed in place, its spec too.
+        changes: fields of the spec: ``stem``, ``stem_stride``, ``stem_pool``, ``in_channels``,
+            ``image_size``.
+
+    Raises:
+        UsageError: a field that is not the stem's, or a stem after which the other weights would
+            not fit (self-attention has tables for its map's size).
+        SpecError: a value that cannot be built.
+    """
+    if other := sorted(set(changes) - set(STEM_FIELDS)):
+        raise UsageError(
+            f"replace_stem changes {', '.join(STEM_FIELDS)}; {', '.join(other)} belongs to the "
+            "whole network: build another one"
+        )
+    spec = model.spec.replace(**changes)
+    with torch.device("meta"):
+        shapes = _shapes(ResNet(spec))
+    if shapes != _shapes(model):
+        raise UsageError(
+            f"{spec.name} with {changes} has other shapes behind its stem than it has now; give "
+            "an image_size at which the maps stay as large as they are"
+        )
+    stem = Stem(spec)
+    initialise(stem)
+    model.stem = stem.to(next(model.stem.parameters())).train(model.training)
+    model.spec = spec
 
 
 def blocks(model: Classifier) -> list[nn.Module]:
@@ -68,6 +112,11 @@ def training_mode(model: nn.Module, *, norm_statistics: bool) -> None:
         if own and all(p.requires_grad for p in own):
             is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
             module.training = norm_statistics or not is_norm
+        # Dropout has no parameters of its own: it goes with those of the part it stands in.
+        if any(p.requires_grad for p in module.parameters()):
+            for child in module.children():
+                if isinstance(child, nn.Dropout | DropPath):
+                    child.training = True
 
 
 class Trunk(nn.Module):
@@ -143,18 +192,76 @@ def split_trunk(model: Classifier, n: int) -> tuple[Trunk, Top]:
     return Trunk(model, split), Top(model, split)
 
 
+def droppable(model: Classifier) -> list[int]:
+    """The numbers, from 0, of the blocks that keep the shape and are not their stage's last one."""
+    found, number = [], 0
+    for stage in cast("list[nn.Sequential]", list(model.stages)):
+        for block in stage:
+            if len(stage) > 1 and getattr(block, "droppable", False):
+                found.append(number)
+            number += 1
+    return found
+
+
+def drop_blocks(model: C, numbers: Iterable[int]) -> C:
+    """A copy of ``model`` without those blocks; it and its spec are as if built so.
+
+    What is left answers nearly as before in a residual network, and at random in a plain one (Veit
+    et al. 2016, arXiv 1605.06431, section 4.1). Fine-tune it to make good the loss.
+
+    Args:
+        model: stays as it is.
+        numbers: of blocks, counted from 0 over all stages, as in ``blocks(model)``.
+
+    Raises:
+        UsageError: a block that changes the shape, or all blocks of a stage.
+    """
+    gone = set(numbers)
+    depths = [len(cast("nn.Sequential", stage)) for stage in model.stages]
+    if fixed := sorted(gone - set(droppable(model))):
+        raise UsageError(
+            f"block {fixed[0]} of {model.spec.name} cannot be dropped: it changes the shape, is "
+            f"alone in its stage, or does not exist; droppable are {droppable(model)}"
+        )
+    numbered = iter(range(sum(depths)))
+    kept = [[position for position in range(depth) if next(numbered) not in gone]
+            for depth in depths]  # fmt: skip
+    if not all(kept):
+        raise UsageError(f"stage {kept.index([])} of {model.spec.name} would have no block left")
+    slim = copy.deepcopy(model)
+    slim.stages = nn.ModuleList(
+        nn.Sequential(*(cast("nn.Sequential", stage)[at] for at in left))
+        for stage, left in zip(slim.stages, kept, strict=True)
+    )
+    slim.spec = model.spec.replace(depths=tuple(len(left) for left in kept))
+    return slim
+
+
+def plain_twin(model: ResNet) -> ResNet:
+    """A copy of ``model`` without shortcuts, its other weights kept.
+
+    Raises:
+        SpecError: it has no shortcuts.
+    """
+    twin = ResNet(model.spec.plain_twin())
+    own = twin.state_dict()
+    twin.load_state_dict({name: v for name, v in model.state_dict().items() if name in own})
+    return twin.to(next(model.parameters())).train(model.training)
+
+
 def fold_batchnorm(model: C) -> C:
     """A copy in evaluation mode whose BatchNorms are folded into the convolutions before them.
 
-    The same function to rounding, in fewer operations; not for training.
+    The same function to rounding, in fewer operations; not for training. Each module declares in
+    ``folds`` which of its norms stands right behind which convolution; other norms stay.
     """
     folded = copy.deepcopy(model).eval()
     for module in list(folded.modules()):
-        for name, conv in list(module.named_children()):
-            norm = getattr(module, name.replace("conv", "norm"), None)
+        for conv_name, norm_name in getattr(module, "folds", ()):
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, nn.utils.fusion.fuse_conv_bn_eval(conv, norm))
-                setattr(module, name.replace("conv", "norm"), nn.Identity())
+                setattr(module, conv_name, nn.utils.fusion.fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
     return folded.requires_grad_(False)
 
 
@@ -164,3 +271,8 @@ def _check_blocks(model: Classifier, n: int) -> None:
             f"{n} blocks were asked for, but {model.spec.name} has {model.spec.blocks}; "
             f"give 0 to {model.spec.blocks}"
         )
+
+
+def _shapes(model: Classifier) -> dict[str, torch.Size]:
+    state = model.state_dict()
+    return {name: v.shape for name, v in state.items() if not name.startswith("stem.")}

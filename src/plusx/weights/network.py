@@ -14,7 +14,7 @@ from plusx.errors import SpecError, UsageError, WeightsError
 from plusx.model import VARIANTS, ResNet, ResNetSpec, variant
 from plusx.weights.files import sha256_file
 from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
-from plusx.weights.load import FIRST, HEAD, internal_state, load_weights
+from plusx.weights.load import HEAD, first_weight, internal_state, load_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
 
 DEFAULT = "resnet50"
@@ -179,7 +179,7 @@ def _base_spec(asked: ResNetSpec | None, source: Source, state: dict[str, Tensor
             )
         )
     spec = asked or VARIANTS[DEFAULT]
-    head, first = state.get(HEAD[0]), state.get(FIRST)
+    head, first = state.get(HEAD[0]), first_weight(state)
     return spec.replace(
         classes=spec.classes if head is None or head.ndim != 2 else head.shape[0],
         in_channels=spec.in_channels if first is None or first.ndim != 4 else first.shape[1],

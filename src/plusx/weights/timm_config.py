@@ -10,24 +10,47 @@ from pathlib import Path
 from typing import Any
 
 from plusx.data.preprocessing import Preprocessing
-from plusx.errors import WeightsError
-from plusx.model import VARIANTS, ResNetSpec
+from plusx.errors import SpecError, WeightsError
+from plusx.model import TIMM_NAMES, VARIANTS, ResNetSpec
+from plusx.model.classifier import Spec
+from plusx.model.spec import TRAINING_ONLY
+from plusx.weights.names import disk_name, tongue_for
 
-TIMM_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-"""Names under which timm has the same network (equal logits, tested against timm itself)."""
-
-HARMLESS = ("in_chans", "num_classes", "global_pool", "drop_rate", "drop_path_rate")
+HARMLESS = (
+    *("in_chans", "num_classes", "global_pool", "drop_rate", "drop_path_rate", "drop_block_rate"),
+    "zero_init_last",
+)
 """Arguments to timm's models that leave the network in evaluation as it is, or are read here."""
 
 
-def architecture(spec: ResNetSpec) -> str:
+def architecture(spec: Spec) -> str:
     """timm's name for the network where it has the same one, else ``plusx_NAME``."""
+    known = _timm_name(spec)
+    if known is not None and isinstance(spec, ResNetSpec) and not _layers(spec, known):
+        return known
+    return f"plusx_{spec.name.removeprefix('plusx_')}"
+
+
+def _timm_name(spec: Spec) -> str | None:
+    """The network of timm's that this is, but for the number of blocks in each stage."""
+    if not isinstance(spec, ResNetSpec):
+        return None
+    free = ("name", "classes", "in_channels", "image_size", *TRAINING_ONLY)
+    found = None
     for name in TIMM_NAMES:
         own = VARIANTS[name]
-        free = {"classes": own.classes, "in_channels": own.in_channels}
-        if spec.replace(name=name, image_size=own.image_size, **free) == own:
-            return name
-    return f"plusx_{spec.name.removeprefix('plusx_')}"
+        if spec.stages == own.stages and own == spec.replace(
+            depths=own.depths, **{field: getattr(own, field) for field in free}
+        ):
+            if own.depths == spec.depths:
+                return name
+            found = found or name
+    return found
+
+
+def _layers(spec: ResNetSpec, name: str) -> list[int]:
+    """The depths, where they are others than those of that variant."""
+    return [] if VARIANTS[name].depths == spec.depths else list(spec.depths)
 
 
 def read_timm_config(
@@ -49,15 +72,7 @@ def read_timm_config(
             f"{where}: architecture {name!r} is not one that plusx builds from a timm config; "
             f"those are {', '.join(TIMM_NAMES)}"
         )
-    args = config.get("model_args", {})
-    pool = args.get("global_pool", config.get("global_pool"))
-    changes = [key for key in args if key not in HARMLESS]
-    changes += ["global_pool"] if pool not in (None, "", "avg") else []
-    if changes:
-        raise WeightsError(
-            f"{where}: {name} is changed there by {', '.join(changes)}, which plusx does not "
-            "read; describe the network in a SPEC.json and give the weights as a file"
-        )
+    fields = _changed_fields(name, config, where)
     # Older files keep everything at the top level.
     settings = config.get("pretrained_cfg", config)
     preprocessing = Preprocessing.from_timm(settings)
@@ -65,23 +80,64 @@ def read_timm_config(
         classes=int(config.get("num_classes", settings.get("num_classes", 1000))),
         in_channels=preprocessing.channels,
         image_size=preprocessing.size,
+        **fields,
     )
     return spec, preprocessing
 
 
-def timm_config(
-    spec: ResNetSpec, classes: Sequence[str], preprocessing: Preprocessing
-) -> dict[str, Any]:
+def _changed_fields(name: str, config: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """What ``model_args`` of timm's config change, as fields of a spec."""
+    args = config.get("model_args") or {}
+    fields: dict[str, Any] = {}
+    changes = [key for key in args if key not in (*HARMLESS, *_FIELDS, "block_args")]
+    pool = args.get("global_pool", config.get("global_pool"))
+    changes += ["global_pool"] if pool not in (None, "", "avg") else []
+    for key, field in _FIELDS.items():
+        if key in args:
+            fields[field] = args[key]
+    if VARIANTS[name].order == "pre":  # timm's ResNetV2 has neither
+        changes += [key for key in ("cardinality", "base_width", "block_args") if key in args]
+    elif "block_args" in args:
+        block = args["block_args"]
+        if isinstance(block, dict) and set(block) <= {"attn_layer"}:
+            fields["channel_attention"] = block.get("attn_layer") or "none"
+        else:
+            changes.append("block_args")
+    if changes:
+        raise WeightsError(
+            f"{where}: {name} is changed there by {', '.join(changes)}, which plusx does not "
+            "read; describe the network in a SPEC.json and give the weights as a file"
+        )
+    own = VARIANTS[name]
+    try:
+        changed = own.replace(**fields)
+    except SpecError as error:
+        raise WeightsError(f"{where}: {name} is changed there by model_args: {error}") from error
+    if changed.stages != own.stages:
+        raise WeightsError(f"{where}: {name} has {own.stages} stages, layers={args['layers']!r}")
+    return fields
+
+
+_FIELDS = {"layers": "depths", "cardinality": "cardinality", "base_width": "base_width"}
+"""Arguments to timm's ResNet that change the network, and the fields of a spec they are."""
+
+
+def timm_config(spec: Spec, classes: Sequence[str], preprocessing: Preprocessing) -> dict[str, Any]:
     """The keys of config.json that timm reads."""
+    known = _timm_name(spec)
     config: dict[str, Any] = {
-        "architecture": architecture(spec),
+        "architecture": known or architecture(spec),
         "num_classes": spec.classes,
         "num_features": spec.feature_channels,
         "label_names": list(classes),
         "global_pool": "avg",
     }
-    if spec.in_channels != 3:
-        config["model_args"] = {"in_chans": spec.in_channels}
+    args: dict[str, Any] = {} if spec.in_channels == 3 else {"in_chans": spec.in_channels}
+    if known is not None and isinstance(spec, ResNetSpec) and (layers := _layers(spec, known)):
+        args["layers"] = layers
+    if args:
+        config["model_args"] = args
+    first, classifier = _ends(spec)
     config["pretrained_cfg"] = {
         **preprocessing.to_timm(),
         "fixed_input_size": False,
@@ -89,7 +145,18 @@ def timm_config(
         "pool_size": None,
         # timm 1.0.16 takes the convolution named here to be for 3 channels and would draw it at
         # random for 4; unnamed, it is loaded as it is.
-        "first_conv": "conv1" if spec.in_channels == 3 else None,
-        "classifier": "fc",
+        "first_conv": first if spec.in_channels == 3 else None,
+        "classifier": classifier,
     }
     return config
+
+
+def _ends(spec: Spec) -> tuple[str, str]:
+    """The modules on disk that timm changes for other channels and classes: first and last."""
+    if not isinstance(spec, ResNetSpec):
+        return "stem.conv", "head.fc"
+    tongue = tongue_for(spec.order, spec.stem, spec.shortcut)
+    first = "stem.start.conv1" if spec.stem == "deep" else "stem.conv"
+    names = (disk_name(f"{module}.weight", tongue) for module in (first, "head.fc"))
+    first, last = (name.removesuffix(".weight") for name in names)
+    return first, last

@@ -2,8 +2,8 @@
 
 * v1 strides the first 1x1; V2 the 3x3 of the last block of a stage.
 * A convolution's bias before a norm is folded into the norm's mean; elsewhere (V2) it stays.
-* Their norms divide by sqrt(variance + 1.001e-5), plusx's by sqrt(variance + 1e-5): the difference
-  is added to the variance.
+* Their norms divide by sqrt(variance + 1.001e-5); where plusx's add something else, the difference
+  goes to the variance.
 * v1 wants "caffe" pixels, BGR less a mean; plusx keeps RGB, so the first convolution's input
   channels are turned round. V2 wants RGB in -1..1.
 * The zero padding before v1's pool is no more than the padding of plusx's: after a ReLU the
@@ -15,7 +15,6 @@ https://github.com/keras-team/keras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +23,6 @@ from plusx.data.preprocessing import Preprocessing
 from plusx.errors import WeightsMismatch
 from plusx.weights.foreign.h5 import KerasFile
 from plusx.weights.foreign.table import Layout, to_internal
-from plusx.weights.load import FIRST
 
 LAYOUT = Layout(
     name="keras",
@@ -38,7 +36,7 @@ LAYOUT = Layout(
         ("stages.{S}.{B}.residual.conv{K}", "conv{S+2}_block{B+1}_{K}_conv"),
         ("stages.{S}.{B}.residual.norm{K}", "conv{S+2}_block{B+1}_{K}_bn"),
         ("stages.{S}.{B}.preact.norm", "conv{S+2}_block{B+1}_preact_bn"),
-        ("norm", "post_bn"),
+        ("norm.norm", "post_bn"),
         ("head.fc", "predictions"),
     ),
     stride="1x1",
@@ -55,7 +53,10 @@ VARIABLES = {
 }
 """A layer's variables there and here."""
 
-EPSILON, OWN_EPSILON = 1.001e-5, 1e-5
+EPSILON = 1.001e-5
+"""Of every norm there; a whole model's file states it again."""
+
+FIRST = "stem.conv.weight"
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 """RGB, of 0..255; ``imagenet_utils.preprocess_input(mode="caffe")``."""
@@ -94,12 +95,7 @@ def translate(file: KerasFile, origin: str) -> tuple[dict[str, Tensor], tuple[st
             + (f"{len(strange)} unknown ({', '.join(strange[:5])})" if strange else "no conv1_conv")
             + "; plusx reads ResNet50, 101, 152 and their V2"
         )
-    epsilons = {
-        f"{to_internal(name, LAYOUT.table)}.running_var": float(own.get("epsilon", EPSILON))
-        for name, (kind, own) in file.layers.items()
-        if kind == "BatchNormalization"
-    }
-    _fold(state, epsilons)
+    _fold_biases(state)
     if not is_v2(file) and state[FIRST].ndim == 4:
         state[FIRST] = state[FIRST].flip(1)
     return state, tuple(sorted(others))
@@ -133,10 +129,20 @@ def _turned(value: Tensor) -> Tensor:
     return value.T.contiguous() if value.ndim == 2 else value
 
 
-def _fold(state: dict[str, Tensor], epsilons: Mapping[str, float]) -> None:
+def fold_epsilon(file: KerasFile, state: dict[str, Tensor], own: float) -> None:
+    """Give each norm in ``state`` the variance with which it is the same under the epsilon
+    ``own``."""
+    stated = {
+        f"{to_internal(name, LAYOUT.table)}.running_var": float(settings.get("epsilon", EPSILON))
+        for name, (kind, settings) in file.layers.items()
+        if kind == "BatchNormalization"
+    }
     for name in [key for key in state if key.endswith(".running_var")]:
-        difference = epsilons.get(name, EPSILON) - OWN_EPSILON
+        difference = stated.get(name, EPSILON) - own
         state[name] = (state[name].double() + difference).float()
+
+
+def _fold_biases(state: dict[str, Tensor]) -> None:
     for name in [key for key in state if key.endswith(".bias") and ".conv" in key]:
         norm = name.removesuffix(".bias").replace(".conv", ".norm")
         if f"{norm}.running_mean" in state:

@@ -21,10 +21,10 @@ from plusx.weights.artifact import Described
 from plusx.weights.files import KERAS_SUFFIXES, check_file, check_values, read_tensors
 from plusx.weights.foreign import keras
 from plusx.weights.foreign.h5 import read_keras
-from plusx.weights.foreign.shapes import spec_of
+from plusx.weights.foreign.shapes import first_name, spec_of
 from plusx.weights.foreign.table import Layout, Pixels
 from plusx.weights.foreign.tongues import NAMES, PLAIN, find_layout, sort
-from plusx.weights.load import FIRST, HEAD, internal_state
+from plusx.weights.load import HEAD, first_weight, internal_state
 from plusx.weights.names import strip_prefixes
 from plusx.weights.sources import Source
 
@@ -149,7 +149,8 @@ def _describe(
         mean = tuple(value / 255 for value in CAFFE_MEAN)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=(1 / 255,) * 3)
         # The net keeps RGB: turning its first convolution round is the same as turning the image.
-        state = state | {FIRST: state[FIRST].flip(1)}
+        first = first_name(state)
+        state = state | {first: state[first].flip(1)}
     kind = "" if spec.block == "basic" else f", {_kind(spec)}"
     note = (
         f"{source.path.name}: {layout.name} weights of {spec.name}{kind}; short side "
@@ -218,9 +219,9 @@ def _keras(source: Source, asked: ResNetSpec | None, reading: Reading) -> Read:
             f"--stride {reading.stride}: {source.path.name} strides the {stride}, as all Keras "
             "ResNets of its kind; leave it out"
         )
-    spec = spec_of(state, stride, source.origin)
-    if asked is not None and asked.bottleneck_stride == stride:
-        spec = asked
+    stands = asked is not None and asked.bottleneck_stride == stride
+    spec = asked if asked is not None and stands else spec_of(state, stride, source.origin)
+    keras.fold_epsilon(file, state, spec.norm_eps)
     preprocessing = keras.preprocessing(file)
     spec = spec.replace(image_size=preprocessing.size)
     notes = [
@@ -236,7 +237,7 @@ def _keras(source: Source, asked: ResNetSpec | None, reading: Reading) -> Read:
 
 def _headless(state: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:
     """A note where the file holds no classifier."""
-    if HEAD[0] in state or FIRST not in state:
+    if HEAD[0] in state or first_weight(state) is None:
         return ()
     return (f"{source.path.name}: holds no head; a fresh, untrained one is put in its place",)
 

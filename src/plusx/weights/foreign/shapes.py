@@ -26,7 +26,7 @@ def spec_of(state: Mapping[str, Tensor], stride: StrideSite, origin: str) -> Res
     Raises:
         WeightsMismatch: the shapes are of no network that plusx builds, or the head has 0 classes.
     """
-    head, first = state.get(HEAD[0]), state[FIRST]
+    head, first = state.get(HEAD[0]), state[first_name(state)]
     if head is not None and (head.ndim != 2 or head.shape[0] < 1):
         raise WeightsMismatch(
             f"{origin}: its head has the shape {tuple(head.shape)}; a head needs at least 1 class"
@@ -47,6 +47,11 @@ def spec_of(state: Mapping[str, Tensor], stride: StrideSite, origin: str) -> Res
         ) from error
 
 
+def first_name(state: Mapping[str, Tensor]) -> str:
+    """The name of the first convolution's weight, which must be there."""
+    return next(name for name in FIRST if name in state)
+
+
 def _classic(state: Mapping[str, Tensor], stride: StrideSite) -> ResNetSpec:
     """Basic blocks or plain bottlenecks, whose widths the first convolutions tell."""
     depths: dict[int, int] = {}
@@ -57,14 +62,15 @@ def _classic(state: Mapping[str, Tensor], stride: StrideSite) -> ResNetSpec:
             depths[stage] = max(depths.get(stage, 0), block + 1)
             widths[stage] = value.shape[0]
     bottleneck = any(name.endswith("residual.conv3.weight") for name in state)
-    kernel = state[FIRST].shape[2]
+    first = state[first_name(state)]
+    kernel = first.shape[2]
     return ResNetSpec(
         name=f"resnet{sum(depths.values()) * (3 if bottleneck else 2) + 2}_as_found",
         block="bottleneck" if bottleneck else "basic",
         depths=tuple(depths[stage] for stage in sorted(depths)),
         widths=tuple(widths[stage] for stage in sorted(widths)),
         stem=_STEMS[kernel],
-        stem_width=state[FIRST].shape[0],
+        stem_width=first.shape[0],
         stem_stride=2 if kernel == 7 else 1,
         stem_pool="max" if kernel == 7 else "none",
         bottleneck_stride=stride,

@@ -19,8 +19,8 @@ from plusx.weights.foreign import (
     transformers,
 )
 from plusx.weights.foreign.table import Layout, to_internal
-from plusx.weights.load import FIRST
-from plusx.weights.names import internal_name
+from plusx.weights.load import first_weight
+from plusx.weights.names import internal_name, nearest_tongue
 
 PLAIN = "torchvision"
 """The tongue of torchvision, timm and plusx: names that need no table of this room."""
@@ -66,11 +66,12 @@ def sort(
     prefix = next(
         (p for p in layout.prefixes if any(key.startswith(p) for key in keys.values())), ""
     )
+    tongue = nearest_tongue(k.removeprefix(prefix) for k in keys.values() if k.startswith(prefix))
     named: dict[str, Tensor] = {}
     unknown: list[str] = []
     dropped = 0
     for original, key in keys.items():
-        name = None if layout.drops(key) else _name(key, prefix, layout)
+        name = None if layout.drops(key) else _name(key, prefix, layout, tongue)
         if name in named:
             raise WeightsMismatch(f"{origin}: two entries mean {name}, one is {original!r}")
         if name is not None:
@@ -79,7 +80,7 @@ def sort(
             dropped += 1
         else:
             unknown.append(original)
-    if unknown or FIRST not in named:
+    if unknown or first_weight(named) is None:
         listed = f"{len(unknown)} entries are unknown: {', '.join(unknown[:5])}"
         raise WeightsMismatch(
             f"{origin}: read as {layout.name}, "
@@ -89,7 +90,7 @@ def sort(
     return named, dropped
 
 
-def _name(key: str, prefix: str, layout: Layout) -> str | None:
+def _name(key: str, prefix: str, layout: Layout, tongue: str) -> str | None:
     """The internal name of one foreign parameter."""
     module, _, leaf = key.rpartition(".")
     outside = to_internal(module, layout.outside)
@@ -98,7 +99,7 @@ def _name(key: str, prefix: str, layout: Layout) -> str | None:
     if not key.startswith(prefix):
         return None
     rest = key.removeprefix(prefix)
-    known = internal_name(rest) if layout.torchvision else None
+    known = internal_name(rest, tongue) if layout.torchvision else None
     if known is not None:
         return known
     found = to_internal(module.removeprefix(prefix), layout.table)
