@@ -87,7 +87,7 @@ def test_a_folder(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    path = tmp_path / "w.h5"
+    path = tmp_path / "w.onnx"
     path.write_bytes(b"x")
     assert ".safetensors" in refusal(path)
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.segmentation import fcn_resnet50
 
 from plusx.errors import UsageError, WeightsError, WeightsMismatch
 from plusx.model import ResNet, ResNetSpec
@@ -262,10 +261,12 @@ def test_torchvisions_detector(randomise: Callable[..., Any], tmp_path: Path) ->
     torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_torchvisions_segmenter_is_recognised(tmp_path: Path) -> None:
-    net = fcn_resnet50(weights=None, weights_backbone=None, num_classes=2, aux_loss=True)
-    got = bring(tmp_path, net.state_dict())
-    assert (got.model.spec.name, got.model.spec.bottleneck_stride) == ("resnet50", "3x3")
+def test_torchvisions_segmenter(net: ResNet, tmp_path: Path) -> None:
+    state = below("backbone.", bare(net)) | {"classifier.0.weight": torch.ones(2),
+                                             "aux_classifier.4.bias": torch.ones(2)}  # fmt: skip
+    got = bring(tmp_path, state, model=TINY)
+    assert_same_features(got.model, net)
+    assert "read as torchvision-detection; left out 2 entries" in "; ".join(got.notes)
 
 
 def test_mmdetection_asks_for_both(net: ResNet, tmp_path: Path) -> None:

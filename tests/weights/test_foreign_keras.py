@@ -128,9 +128,8 @@ def test_v2_from_a_photograph_to_logits(keras: Any, kind: str, photo: Path, tmp_
 
 @pytest.mark.parametrize(
     ("application", "name"),
-    [("ResNet50", "resnet50_v1"), ("ResNet50V2", "resnet50v2_keras"),
-     ("ResNet101V2", "resnet101v2_keras")],
-)  # fmt: skip
+    [("ResNet50", "resnet50_v1"), ("ResNet50V2", "resnet50v2_keras")],
+)
 @torch.no_grad()
 def test_applications_are_told_by_their_shapes(
     keras: Any, application: str, name: str, tmp_path: Path
@@ -347,12 +346,12 @@ def test_nan_is_named(keras: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("part", [0.01, 0.5, 0.97])
-def test_truncated(keras: Any, kind: str, part: float, tmp_path: Path) -> None:
+def test_truncated(keras: Any, kind: str, tmp_path: Path) -> None:
     path = save(build(keras, 1), tmp_path, kind)
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * part)])
-    assert "is truncated or not a" in refusal(path)
+    for part in (0.01, 0.5, 0.97):
+        path.write_bytes(content[: int(len(content) * part)])
+        assert "is truncated or not a" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import UsageError
 from plusx.model import ResNet, ResNetSpec
-from plusx.model.spec import StrideSite
+from plusx.model.spec_check import StrideSite
 from plusx.weights.artifact import Described
 from plusx.weights.files import KERAS_SUFFIXES, check_file, check_values, read_tensors
 from plusx.weights.foreign import keras
@@ -132,7 +132,7 @@ def _describe(
 ) -> tuple[Described, dict[str, Tensor], tuple[str, ...]]:
     """The network and its pixels where no config says them."""
     stride = _stride(source, asked, state, layout, reading)
-    spec = spec_of(state, stride, source.origin) if asked is None else asked
+    spec = spec_of(state, stride, source.origin, asked)
     pixels = layout.pixels or reading.pixels
     if reading.pixels not in (None, pixels):
         raise UsageError(
@@ -220,7 +220,7 @@ def _keras(source: Source, asked: ResNetSpec | None, reading: Reading) -> Read:
             "ResNets of its kind; leave it out"
         )
     stands = asked is not None and asked.bottleneck_stride == stride
-    spec = asked if asked is not None and stands else spec_of(state, stride, source.origin)
+    spec = spec_of(state, stride, source.origin, asked if stands else None)
     keras.fold_epsilon(file, state, spec.norm_eps)
     preprocessing = keras.preprocessing(file)
     spec = spec.replace(image_size=preprocessing.size)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal
 
-from plusx.model.spec import StrideSite
+from plusx.model.spec_check import StrideSite
 
 Pairs = tuple[tuple[str, str], ...]
 Pixels = Literal["imagenet", "caffe-bgr"]
