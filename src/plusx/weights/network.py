@@ -14,7 +14,7 @@ from plusx.errors import SpecError, UsageError, WeightsError
 from plusx.model import VARIANTS, ResNet, ResNetSpec, variant
 from plusx.weights.files import sha256_file
 from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
-from plusx.weights.load import HEAD, first_weight, internal_state, load_weights
+from plusx.weights.load import HEAD, first_weight, load_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
 
 DEFAULT = "resnet50"
@@ -103,7 +103,7 @@ def create_network(
     source = find_source(weights, asked or VARIANTS[DEFAULT])
     read = read_weights(source, asked, reading)
     source, notes = read.source, read.notes
-    base = _base_spec(asked, source, internal_state(read.state))
+    base = _base_spec(asked, source, read.state)
     spec = _changed(base, classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
     network = _build(spec, seed)

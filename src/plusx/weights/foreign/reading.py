@@ -64,7 +64,7 @@ AS_IT_SAYS = Reading()
 
 @dataclass(frozen=True)
 class Read:
-    """``state`` under names that ``load_weights`` knows; ``source`` with what is now known."""
+    """``state`` under internal names; ``source`` with what is now known of it."""
 
     state: dict[str, Tensor]
     source: Source
@@ -73,7 +73,7 @@ class Read:
     @property
     def has_head(self) -> bool:
         """Whether the file holds a classifier."""
-        return HEAD[0] in internal_state(self.state)
+        return HEAD[0] in self.state
 
     def complete(self, model: ResNet) -> dict[str, Tensor]:
         """The state, with the model's own fresh head where the file holds none."""
@@ -103,7 +103,8 @@ def read_weights(source: Source, asked: ResNetSpec | None, reading: Reading = AS
     layout = find_layout(list(keys.values()), reading.layout, source.origin)
     if layout is None:
         check_values(state, source.path)
-        named, source = _stated(source, asked, internal_state(state), reading)
+        spec = asked if source.described is None else source.described.spec
+        named, source = _stated(source, asked, internal_state(state, spec), reading)
         return Read(named, source, (*notes, *_headless(named, source)))
     named, dropped = sort(state, keys, layout, source.origin)
     if layout.pixels is None:
