@@ -14,6 +14,7 @@ import plusx
 from plusx.errors import UsageError, WeightsError
 from plusx.jobs.import_weights import read_classes
 from plusx.jobs.talk import Talk
+from plusx.weights import load_artifact
 from plusx.weights.load import disk_state
 
 NAMES = tuple(f"thing {i}" for i in range(10))
@@ -132,7 +133,7 @@ def test_a_model_folder_needs_neither_model_nor_names(tiny_weights: Path, tmp_pa
 
 @pytest.fixture
 def contrasted(tmp_path: Path) -> Path:
-    """A backbone as MoCo leaves it: prefixed, with a projection and a queue, without a classifier."""
+    """A backbone as MoCo leaves it: prefixed, with a projection and a queue, no classifier."""
     net = plusx.create("resnet18", weights="none", seed=3)
     state = {f"module.encoder_q.{k}": v for k, v in disk_state(net).items() if k[:3] != "fc."}
     state |= {"module.queue": torch.ones(2, 2), "module.encoder_q.fc.0.weight": torch.ones(2, 512)}
@@ -146,7 +147,7 @@ def test_a_backbone_alone_gets_a_head_for_the_names_given(contrasted: Path, tmp_
     run = plusx.import_weights(contrasted, tmp_path / "run", classes=["a", "b"], talk=talk)
     assert "left out 2 entries" in " ".join(talk.notes)
     assert "holds no head" in " ".join(talk.notes)
-    loaded = plusx.load_artifact(run.path)
+    loaded = load_artifact(run.path)
     assert (loaded.spec.name, loaded.classes) == ("resnet18", ("a", "b"))
     assert loaded.provenance["head"] == "fresh, not trained"
     want = plusx.create("resnet18", weights="none", seed=3).eval()
@@ -166,7 +167,7 @@ def test_the_command_takes_what_a_file_leaves_open(
     out = tmp_path / "run"
     said = command("import", contrasted, "--layout", "moco", "--pixels", "imagenet", "--out", out)
     assert said.code == 0, said.err
-    assert plusx.load_artifact(out).spec.name == "resnet18"
+    assert load_artifact(out).spec.name == "resnet18"
     for option, value in (("layout", "moko"), ("stride", "2x2"), ("pixels", "bgr")):
         said = command("import", contrasted, f"--{option}", value, "--out", tmp_path / "other")
         assert f"--{option} {value!r} is not one of" in said.error
