@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import UsageError
-from plusx.model import ResNet, ResNetSpec
+from plusx.model import ResNetSpec
+from plusx.model.classifier import Spec
 from plusx.model.spec_check import StrideSite
 from plusx.weights.artifact import Described
-from plusx.weights.files import KERAS_SUFFIXES, check_file, check_values, read_tensors
+from plusx.weights.files import KERAS_SUFFIXES, check_file, check_values, read_state, read_tensors
 from plusx.weights.foreign import keras
 from plusx.weights.foreign.h5 import read_keras
 from plusx.weights.foreign.shapes import first_name, spec_of
@@ -64,18 +65,15 @@ AS_IT_SAYS = Reading()
 
 @dataclass(frozen=True)
 class Read:
-    """``state`` under internal names; ``source`` with what is now known of it."""
+    """``state`` under internal names; ``source`` with what is now known of it; ``has_head``:
+    whether the file holds a classifier."""
 
     state: dict[str, Tensor]
     source: Source
     notes: tuple[str, ...]
+    has_head: bool
 
-    @property
-    def has_head(self) -> bool:
-        """Whether the file holds a classifier."""
-        return HEAD[0] in self.state
-
-    def complete(self, model: ResNet) -> dict[str, Tensor]:
+    def complete(self, model: nn.Module) -> dict[str, Tensor]:
         """The state, with the model's own fresh head where the file holds none."""
         if self.has_head:
             return self.state
@@ -83,8 +81,10 @@ class Read:
         return self.state | {name: own[name] for name in HEAD if name in own}
 
 
-def read_weights(source: Source, asked: ResNetSpec | None, reading: Reading = AS_IT_SAYS) -> Read:
+def read_weights(source: Source, asked: Spec | None, reading: Reading = AS_IT_SAYS) -> Read:
     """Read the file of ``source`` in whatever tongue it is.
+
+    Networks besides ResNet have no tables here: their files are read as they are.
 
     Args:
         source: the file, and what a config beside it says.
@@ -96,6 +96,9 @@ def read_weights(source: Source, asked: ResNetSpec | None, reading: Reading = AS
         WeightsMismatch: parts that its tongue does not know, or no network that plusx builds.
         UsageError: its stride or pixels must be stated, or are stated against what it declares.
     """
+    if asked is not None and not isinstance(asked, ResNetSpec):
+        state, notes = read_state(source.path)
+        return Read(state, source, notes, has_head=True)
     if source.path.suffix in KERAS_SUFFIXES:
         return _keras(source, asked, reading)
     state, notes = read_tensors(source.path)
@@ -105,7 +108,7 @@ def read_weights(source: Source, asked: ResNetSpec | None, reading: Reading = AS
         check_values(state, source.path)
         spec = asked if source.described is None else source.described.spec
         named, source = _stated(source, asked, internal_state(state, spec), reading)
-        return Read(named, source, (*notes, *_headless(named, source)))
+        return _read(named, source, notes)
     named, dropped = sort(state, keys, layout, source.origin)
     if layout.pixels is None:
         reading = _declared_pixels(state, keys, reading, source)
@@ -121,7 +124,7 @@ def read_weights(source: Source, asked: ResNetSpec | None, reading: Reading = AS
         notes += said
     elif reading.stride not in (None, source.described.spec.bottleneck_stride):
         raise _against(source, source.described.spec, reading)
-    return Read(named, source, (*notes, *_headless(named, source)))
+    return _read(named, source, notes)
 
 
 def _describe(
@@ -233,14 +236,15 @@ def _keras(source: Source, asked: ResNetSpec | None, reading: Reading) -> Read:
         notes.append(f"{source.path.name}: left out {len(others)} layers: {', '.join(others[:5])}")
     described = Described(spec, preprocessing, None)
     source = dataclasses.replace(source, described=described)
-    return Read(state, source, (*notes, *_headless(state, source)))
+    return _read(state, source, tuple(notes))
 
 
-def _headless(state: Mapping[str, Tensor], source: Source) -> tuple[str, ...]:
-    """A note where the file holds no classifier."""
+def _read(state: dict[str, Tensor], source: Source, notes: tuple[str, ...]) -> Read:
+    """With a note where the file holds no classifier."""
     if HEAD[0] in state or first_weight(state) is None:
-        return ()
-    return (f"{source.path.name}: holds no head; a fresh, untrained one is put in its place",)
+        return Read(state, source, notes, has_head=True)
+    note = f"{source.path.name}: holds no head; a fresh, untrained one is put in its place"
+    return Read(state, source, (*notes, note), has_head=False)
 
 
 def _declared_pixels(
