@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """
     check_file(path)
     if path.suffix in KERAS_SUFFIXES:
-        raise WeightsError(f"{path}: is a file of Keras, which is read by plusx import")
+        raise WeightsError(f"{path}: is a file of Keras, which is read for residual networks only")
     content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     entries, notes = _unwrap(content, path)
     state = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from plusx.weights.files import sha256_file
 from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
 from plusx.weights.load import HEAD, first_weight, load_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
+from plusx.weights.undrawn import Undrawn
 
 DEFAULT = "resnet50"
 
@@ -106,7 +108,7 @@ def create_network(
     base = _base_spec(asked, source, read.state)
     spec = _changed(base, classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
-    network = _build(spec, seed)
+    network = _build(spec, seed, drawn=not read.fills(spec))
     adapted = load_weights(network, read.complete(network), origin=source.origin)
     known = source.described.classes if source.described else None
     return Network(
@@ -150,8 +152,8 @@ def _changed(spec: ResNetSpec, classes: int | None, in_channels: int | None) -> 
     )
 
 
-def _build(spec: ResNetSpec, seed: int) -> ResNet:
-    with torch.random.fork_rng(devices=[]):
+def _build(spec: ResNetSpec, seed: int, *, drawn: bool = True) -> ResNet:
+    with torch.random.fork_rng(devices=[]), nullcontext() if drawn else Undrawn():
         torch.manual_seed(seed)
         return ResNet(spec)
 

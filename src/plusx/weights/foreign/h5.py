@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,7 +185,8 @@ def _tensors(
             )
         if key in found:
             raise WeightsError(f"{path}: two layers are called {key.rpartition('/')[0]!r}")
-        found[key] = torch.from_numpy(data[()].astype("float32"))
+        with np.errstate(over="ignore"):  # infinite values are named later
+            found[key] = torch.from_numpy(data[()].astype("float32"))
     return found
 
 

@@ -73,6 +73,12 @@ class Read:
     notes: tuple[str, ...]
     has_head: bool
 
+    def fills(self, spec: Spec) -> bool:
+        """Whether every parameter of that network comes from the file, the head's included."""
+        head = self.state.get(HEAD[0])
+        wanted = (spec.classes, spec.feature_channels) if isinstance(spec, ResNetSpec) else ()
+        return head is not None and tuple(head.shape) == wanted and HEAD[1] in self.state
+
     def complete(self, model: nn.Module) -> dict[str, Tensor]:
         """The state, with the model's own fresh head where the file holds none."""
         if self.has_head:
