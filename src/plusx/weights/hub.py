@@ -31,10 +31,6 @@ REMEDIES = (
 )
 
 
-class NoSuchFile(WeightsError):
-    """The entry is there, the file is not."""
-
-
 @dataclass(frozen=True)
 class HubFile:
     """A verified file in the cache; ``commit`` names the version, ``notes`` what was unusual."""
@@ -92,12 +88,22 @@ def _parse(hub_id: str, file: HubFile) -> dict[str, Any]:
 def _optional(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile | None:
     """As ``_fetch``; None where the entry has no such file, or nobody can tell."""
     try:
-        return _fetch(hub_id, repo, revision, filenames)
-    except (NoSuchFile, HubUnreachable):
+        return _first(hub_id, repo, revision, filenames)
+    except HubUnreachable:
         return None
 
 
 def _fetch(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile:
+    """The first of ``filenames`` that the entry has; it must have one."""
+    found = _first(hub_id, repo, revision, filenames)
+    if found is None:
+        raise WeightsError(
+            f"{hub_id}: has no {' or '.join(filenames)}; give another hub id or a file"
+        )
+    return found
+
+
+def _first(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile | None:
     """The first of ``filenames`` that the entry has."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -120,7 +126,7 @@ def _fetch(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) ->
         except Exception as error:
             raise WeightsError(f"{hub_id}: {filename}: {_why(error)}") from error
         return HubFile(path, path.parent.name, _verify(path, etag, hub_id))
-    raise NoSuchFile(f"{hub_id}: has no {' or '.join(filenames)}; give another hub id or a file")
+    return None
 
 
 def _from_cache(
