@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from plusx.jobs.import_weights import import_weights
     from plusx.jobs.run import Run, load
     from plusx.jobs.train import resume, train
-    from plusx.model import ResNet, ResNetSpec, variant
+    from plusx.model import ResNet, ResNetSpec, surgery, variant
     from plusx.predict import Prediction, Predictor
     from plusx.weights import create
 
@@ -39,6 +39,7 @@ _HOME = {
     "import_weights": "plusx.jobs.import_weights",
     "load": "plusx.jobs.run",
     "resume": "plusx.jobs.train",
+    "surgery": "plusx.model",
     "train": "plusx.jobs.train",
     "variant": "plusx.model",
 }
@@ -57,6 +58,7 @@ __all__ = [
     "import_weights",
     "load",
     "resume",
+    "surgery",
     "train",
     "variant",
 ]

@@ -5,7 +5,14 @@ import torch
 
 from plusx.errors import WeightsMismatch
 from plusx.model import ResNet, variant
-from plusx.weights.load import adapt_channels, disk_state, internal_state, load_weights, looks_like
+from plusx.weights.load import (
+    adapt_channels,
+    disk_state,
+    load_weights,
+    looks_like,
+    tongue_of,
+)
+from plusx.weights.names import disk_name
 
 
 def fresh(model: ResNet, **changes) -> ResNet:
@@ -132,17 +139,33 @@ def test_long_lists_are_cut_and_counted(small):
     ("name", "like"),
     [
         ("resnet18", ("resnet18",)),
-        ("resnet50", ("resnet50", "resnet50_v1")),  # cannot be told apart
+        # cannot be told apart: where it strides, and by what, has no parameters
+        ("resnet50", ("resnet50", "resnetblur50", "resnet50_v1")),
+        ("resnet50c", ("resnet50c",)),
+        ("resnet50d", ("resnet50d",)),
+        ("resnet50_gn", ("resnet50_gn",)),
+        ("seresnext50_32x4d", ("seresnext50_32x4d",)),
+        ("wide_resnet50_2", ("wide_resnet50_2",)),
+        ("resnetv2_50", ("resnetv2_50",)),
+        ("resnet50v2_keras", ("resnet50v2_keras",)),
+        ("botnet50", ("botnet50",)),
         ("resnet20_cifar_a", ("resnet20_cifar_a", "plain_resnet20_cifar_a")),
         ("resnet20_cifar_b", ("resnet20_cifar_b",)),
         ("resnet20_cifar_c", ("resnet20_cifar_c",)),
+        ("resnet20_cifar_preact", ("resnet20_cifar_preact", "plain_resnet20_cifar_preact")),
+        ("resnet164_cifar_preact", ("resnet164_cifar_preact",)),
+        ("wrn16_4", ("wrn16_4",)),
         ("plain_resnet34", ("plain_resnet34",)),
+        ("plain_resnetv2_50", ("plain_resnetv2_50",)),
     ],
 )
 def test_weights_are_recognised_by_their_shapes(name, like):
     with torch.device("meta"):
-        state = ResNet(variant(name)).state_dict()
-    assert looks_like(internal_state(state)) == like
+        model = ResNet(variant(name).replace(classes=3, in_channels=4))
+    tongue = tongue_of(model.spec)
+    state = {f"module.{disk_name(k, tongue)}": v for k, v in model.state_dict().items()}
+    assert looks_like(state) == like
+    assert set(like) <= set(looks_like(model.state_dict()))
 
 
 def test_nothing_is_said_of_shapes_nobody_knows():
@@ -150,3 +173,49 @@ def test_nothing_is_said_of_shapes_nobody_knows():
         state = ResNet(variant("resnet18").replace(widths=(8, 16, 32, 64))).state_dict()
     assert looks_like(state) == ()
     assert looks_like({"x": torch.ones(1)}) == ()
+    assert looks_like({"fc.bias": torch.ones(1), "linear.bias": torch.ones(1)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "said"),
+    [
+        # same parts under other names: averaged shortcuts, or not
+        ("resnet50d", "resnet50c", r"unexpected: layer1.0.downsample.2.weight"),
+        ("resnet50c", "resnet50d", r"missing: layer1.0.downsample.2.weight"),
+        ("resnetv2_50", "resnet50", r"missing: conv1.weight|missing: bn1.weight"),
+        ("resnet50", "resnetv2_50", r"missing: stem.conv.weight|missing: .*preact"),
+        ("seresnet50", "resnet50", r"unexpected: layer1.0.se.fc1.weight"),
+        ("resnext50_32x4d", "wide_resnet50_2", r"of another shape: layer1.0.conv2.weight"),
+        ("resnet50_gn", "resnet50", r"missing: bn1.running_mean"),
+    ],
+)
+def test_weights_of_another_variant_are_refused_by_name(given, wanted, said):
+    with torch.device("meta"):
+        state = ResNet(variant(given)).state_dict()
+        model = ResNet(variant(wanted))
+    tongue = tongue_of(variant(given))
+    with pytest.raises(WeightsMismatch, match=said) as caught:
+        load_weights(model, {disk_name(k, tongue): v for k, v in state.items()}, origin="x")
+    assert f"these look like {given}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "resnetv2_50", "wrn10_1", "botnet50"])
+@pytest.mark.parametrize("tongue", ["disk", "internal"])
+def test_another_head_and_other_channels_for_every_tongue(name, tongue):
+    spec = variant(name)
+    spec = spec.replace(depths=(1,) * spec.stages, classes=4)
+    model = ResNet(spec)
+    state = model.state_dict() if tongue == "internal" else disk_state(model)
+    other = ResNet(spec.replace(classes=2, in_channels=1))
+    notes = load_weights(other, state, origin="x")
+    assert len(notes) == 2
+    assert load_weights(ResNet(spec), state, origin="x") == ()
+
+
+def test_the_head_of_a_pre_activation_net_is_a_convolution_on_disk():
+    model = ResNet(variant("wrn10_1"))
+    assert disk_state(model)["head.fc.weight"].shape == (10, 64, 1, 1)
+    again = ResNet(model.spec)
+    load_weights(again, disk_state(model), origin="x")
+    assert equal(again, model)

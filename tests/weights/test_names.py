@@ -1,22 +1,49 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plusx.errors import WeightsMismatch
-from plusx.model import ResNet, variant
-from plusx.weights.names import PREFIXES, disk_name, internal_name, strip_prefixes, to_internal
+from plusx.model import VARIANTS, ResNet, variant
+from plusx.weights.names import (
+    PREFIXES,
+    disk_name,
+    internal_name,
+    strip_prefixes,
+    to_internal,
+    tongue_for,
+)
+
+NETS = ("resnet20_cifar_c", "plain_resnet34", "wrn10_1", "resnet164_cifar_preact")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20_cifar_c", "plain_resnet34"])
+@pytest.mark.parametrize("name", [*VARIANTS, *NETS])
 def test_every_name_goes_to_disk_and_back(name):
-    names = list(ResNet(variant(name)).state_dict())
-    on_disk = [disk_name(n) for n in names]
+    spec = variant(name)
+    with torch.device("meta"):
+        names = list(ResNet(spec).state_dict())
+    tongue = tongue_for(spec.order, spec.stem, spec.shortcut)
+    on_disk = [disk_name(n, tongue) for n in names]
     assert len(set(on_disk)) == len(names)
-    assert [internal_name(n) for n in on_disk] == names
-    assert [internal_name(n) for n in names] == names  # plusx's own names are read as well
+    assert [internal_name(n, tongue) for n in on_disk] == names
+    assert [internal_name(n, tongue) for n in names] == names  # plusx's own names are read too
+    assert to_internal(on_disk) == dict(zip(on_disk, names, strict=True))  # without being told
+
+
+@pytest.mark.parametrize("stem", ["7x7", "3x3", "deep"])
+@pytest.mark.parametrize("shortcut", ["conv", "avg-conv", "none"])
+@pytest.mark.parametrize("order", ["post", "pre"])
+def test_every_spec_has_a_tongue(order, stem, shortcut):
+    tongue = tongue_for(order, stem, shortcut)
+    spec = variant("resnet18").replace(
+        order=order, stem=stem, shortcut=shortcut, channel_attention="se"
+    )
+    with torch.device("meta"):
+        names = list(ResNet(spec).state_dict())
+    assert len({disk_name(name, tongue) for name in names}) == len(names)
 
 
 def test_the_names_on_disk_are_torchvisions():
@@ -32,6 +59,8 @@ def test_the_names_on_disk_are_torchvisions():
         ("layer2.10.bn3.num_batches_tracked", "stages.1.10.residual.norm3.num_batches_tracked"),
         ("layer2.0.shortcut.0.weight", "stages.1.0.shortcut.conv.weight"),
         ("linear.bias", "head.fc.bias"),
+        ("layer1.0.se.fc1.weight", "stages.0.0.residual.attention.fc1.weight"),
+        ("layer4.0.conv2.qkv.weight", "stages.3.0.residual.conv2.qkv.weight"),
         ("layer1.0.conv1", None),
         ("xlayer1.0.conv1.weight", None),
         ("features.0.weight", None),
@@ -40,6 +69,24 @@ def test_the_names_on_disk_are_torchvisions():
 )
 def test_single_names(key, name):
     assert internal_name(key) == name
+
+
+@pytest.mark.parametrize(
+    ("key", "tongue", "name"),
+    [
+        ("layer1.0.downsample.1.weight", "post", "stages.0.0.shortcut.norm.weight"),
+        ("layer1.0.downsample.1.weight", "post-averaged", "stages.0.0.shortcut.conv.weight"),
+        ("conv1.0.weight", "post-deep", "stem.start.conv1.weight"),
+        ("conv1.6.weight", "post-deep", "stem.conv.weight"),
+        ("conv1.weight", "post-deep", None),
+        ("stages.2.blocks.10.norm1.weight", "pre", "stages.2.10.preact.norm.weight"),
+        ("stages.2.blocks.10.norm3.bias", "pre", "stages.2.10.residual.norm2.bias"),
+        ("norm.weight", "pre", "norm.norm.weight"),
+        ("norm.norm.weight", "pre", "norm.norm.weight"),
+    ],
+)
+def test_the_tongue_decides(key, tongue, name):
+    assert internal_name(key, tongue) == name
 
 
 def test_disk_name_refuses_what_is_no_internal_name():

@@ -66,7 +66,7 @@ class _Sums:
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
-        zeros = torch.zeros(norm.num_features, dtype=torch.float64, device=norm.weight.device)
+        zeros = torch.zeros(norm.num_features, dtype=torch.float64)
         self.count, self.total, self.squares = 0, zeros, zeros.clone()
         self.mean, self.var, self.batches = (
             norm.running_mean,
@@ -85,10 +85,12 @@ class _Sums:
 
     def add(self, x: Tensor) -> None:
         """Count (N, C, H, W) in."""
-        x = x.detach().double()
-        self.count += x.numel() // x.shape[1]
-        self.total += x.sum(dim=(0, 2, 3))
-        self.squares += x.square().sum(dim=(0, 2, 3))
+        # A batch's own figures in float32, where it is; their sums in float64, on the CPU.
+        variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        mean, count = mean.cpu().double(), x.numel() // x.shape[1]
+        self.count += count
+        self.total += count * mean
+        self.squares += count * (variance.cpu().double() + mean.square())
 
     def store(self) -> None:
         """Write what was seen into the norm's buffers."""

@@ -16,8 +16,26 @@ from torch import Tensor, nn
 from plusx.errors import UsageError
 from plusx.model.blocks import DropPath
 from plusx.model.classifier import Classifier, average
+from plusx.model.recalibrate import recalibrate_batchnorm
 from plusx.model.resnet import ResNet, initialise
 from plusx.model.stem import Stem
+
+__all__ = [
+    "Top",
+    "Trunk",
+    "blocks",
+    "drop_blocks",
+    "droppable",
+    "fold_batchnorm",
+    "freeze",
+    "plain_twin",
+    "recalibrate_batchnorm",
+    "replace_head",
+    "replace_stem",
+    "split_trunk",
+    "training_mode",
+    "unfreeze_last_blocks",
+]
 
 C = TypeVar("C", bound=Classifier)
 

@@ -178,7 +178,7 @@ def cifar_preact(depth: int) -> ResNetSpec:
         (n, n, n),
         block="basic" if basic else "bottleneck",
         shortcut="zero-pad" if basic else "conv",
-        bottleneck_stride="1x1",
+        bottleneck_stride="3x3" if basic else "1x1",
         order="pre",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -146,9 +147,44 @@ def _candidates(state: Mapping[str, Tensor]) -> list[ResNetSpec]:
     known = list(VARIANTS.values())
     if len(seen) == 3 and len(set(seen)) == 1:
         known += _for_small_images(seen[0], state)
-    known = [spec for spec in known if spec.depths == seen]
     # A net without projections has the names and shapes of its plain twin.
-    return known + [s.plain_twin() for s in known if not s.name.endswith(("_b", "_c", "_v1"))]
+    known += [s.plain_twin() for s in known if not s.name.endswith(("_b", "_c", "_v1"))]
+    unique = {spec.replace(name=""): spec for spec in reversed(known)}.values()
+    traits = _traits(state)
+    return [s for s in reversed(unique) if s.depths == seen and _may_be(s, traits)]
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What is quick to see of a state under internal names."""
+
+    width: int
+    bottleneck: bool
+    pre: bool
+    attends: bool
+    projects: bool
+
+
+def _traits(state: Mapping[str, Tensor]) -> _Traits:
+    first = state.get("stages.0.0.residual.conv1.weight")
+    return _Traits(
+        width=0 if first is None else first.shape[0],
+        bottleneck=any(".residual.conv3." in name for name in state),
+        pre=any(".preact." in name for name in state),
+        attends=any(".attention." in name for name in state),
+        projects=any(".shortcut." in name for name in state),
+    )
+
+
+def _may_be(spec: ResNetSpec, seen: _Traits) -> bool:
+    own = _Traits(
+        width=spec.inner_width(0),
+        bottleneck=spec.block == "bottleneck",
+        pre=spec.order == "pre",
+        attends=spec.channel_attention != "none",
+        projects=seen.projects and spec.shortcut != "none",
+    )
+    return own == seen
 
 
 def _for_small_images(n: int, state: Mapping[str, Tensor]) -> list[ResNetSpec]:

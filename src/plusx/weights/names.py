@@ -154,7 +154,14 @@ def strip_prefixes(keys: Iterable[str]) -> dict[str, str]:
 def nearest_tongue(keys: Iterable[str]) -> str:
     """The tongue that knows the most of the keys; the first of ``TONGUES`` among equals."""
     names = list(strip_prefixes(keys).values())
-    return max(TONGUES, key=lambda t: sum(internal_name(n, t) is not None for n in names))
+    best, known = next(iter(TONGUES)), -1
+    for tongue in TONGUES:
+        knows = sum(internal_name(name, tongue) is not None for name in names)
+        if knows > known:
+            best, known = tongue, knows
+        if knows == len(names):
+            break
+    return best
 
 
 def to_internal(keys: Iterable[str], tongue: str | None = None) -> dict[str, str]:
