@@ -14,6 +14,7 @@ import plusx
 from plusx.errors import UsageError, WeightsError
 from plusx.jobs.import_weights import read_classes
 from plusx.jobs.talk import Talk
+from plusx.weights import load_artifact
 from plusx.weights.load import disk_state
 
 NAMES = tuple(f"thing {i}" for i in range(10))
@@ -128,3 +129,48 @@ def test_a_model_folder_needs_neither_model_nor_names(tiny_weights: Path, tmp_pa
     assert config["label_names"] == list("vwxyz")
     with pytest.raises(UsageError, match="exists already"):
         plusx.import_weights(tiny_weights, tmp_path / "run", talk=Talk(quiet=True))
+
+
+@pytest.fixture
+def contrasted(tmp_path: Path) -> Path:
+    """A backbone as MoCo leaves it: prefixed, with a projection and a queue, no classifier."""
+    net = plusx.create("resnet18", weights="none", seed=3)
+    state = {f"module.encoder_q.{k}": v for k, v in disk_state(net).items() if k[:3] != "fc."}
+    state |= {"module.queue": torch.ones(2, 2), "module.encoder_q.fc.0.weight": torch.ones(2, 512)}
+    path = tmp_path / "moco.pth.tar"
+    torch.save({"state_dict": state, "epoch": 200}, path)
+    return path
+
+
+def test_a_backbone_alone_gets_a_head_for_the_names_given(contrasted: Path, tmp_path: Path) -> None:
+    talk = Talk(quiet=True)
+    run = plusx.import_weights(contrasted, tmp_path / "run", classes=["a", "b"], talk=talk)
+    assert "left out 2 entries" in " ".join(talk.notes)
+    assert "holds no head" in " ".join(talk.notes)
+    loaded = load_artifact(run.path)
+    assert (loaded.spec.name, loaded.classes) == ("resnet18", ("a", "b"))
+    assert loaded.provenance["head"] == "fresh, not trained"
+    want = plusx.create("resnet18", weights="none", seed=3).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(want.features(x), loaded.model.features(x))
+    again = plusx.import_weights(
+        contrasted, tmp_path / "again", classes=["a", "b"], talk=Talk(quiet=True)
+    )
+    assert (run.model_path / "model.safetensors").read_bytes() == (
+        again.model_path / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_command_takes_what_a_file_leaves_open(
+    command: Callable[..., Any], contrasted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    said = command("import", contrasted, "--layout", "moco", "--pixels", "imagenet", "--out", out)
+    assert said.code == 0, said.err
+    assert load_artifact(out).spec.name == "resnet18"
+    for option, value in (("layout", "moko"), ("stride", "2x2"), ("pixels", "bgr")):
+        said = command("import", contrasted, f"--{option}", value, "--out", tmp_path / "other")
+        assert f"--{option} {value!r} is not one of" in said.error
+    wrong = command("import", contrasted, "--model", "resnet34", "--out", tmp_path / "other")
+    assert "these look like" in wrong.error
+    assert not (tmp_path / "other").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -87,7 +88,7 @@ def test_a_folder(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    path = tmp_path / "w.h5"
+    path = tmp_path / "w.onnx"
     path.write_bytes(b"x")
     assert ".safetensors" in refusal(path)
 
@@ -178,3 +179,18 @@ def test_integer_weights(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_file(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_a_name_that_stands_twice_in_a_header(tmp_path):
+    entry = '"a":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+    header = f"{{{entry % (0, 4)},{entry % (4, 8)}}}".encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert "not a safetensors file" in refusal(path)
+
+
+def test_options_of_a_training_script_beside_the_weights(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"model": tensors(), "args": argparse.Namespace(lr=0.1, out=["a"])}, path)
+    state, _ = read_state(path)
+    assert list(state) == list(tensors())

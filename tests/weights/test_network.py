@@ -284,3 +284,21 @@ def test_every_public_name_is_there():
         assert getattr(plusx.weights, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         plusx.weights.nonsense  # noqa: B018
+
+
+def test_a_network_that_is_loaded_whole_is_the_file_and_is_not_drawn_first(tmp_path, randomise):
+    made = create("resnetblur50", weights="none", classes=3, seed=4)
+    path = tmp_path / "w.safetensors"
+    save_file(disk_state(randomise(made)), path)
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    loaded = create("resnetblur50", weights=str(path), seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(loaded[name], value) for name, value in made.state_dict().items())
+
+
+def test_a_head_that_is_replaced_is_drawn_by_the_seed(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(disk_state(create("resnet8_cifar", weights="none", seed=4)), path)
+    heads = [create("resnet8_cifar", weights=w, classes=3, seed=5) for w in (str(path), "none")]
+    assert torch.equal(heads[0].head.fc.weight, heads[1].head.fc.weight)

@@ -7,13 +7,17 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
+
+import torch
 
 from plusx.errors import UsageError
 from plusx.jobs.card import model_card
 from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
 from plusx.jobs.train import versions
-from plusx.weights import architecture, create_network, save_artifact, title
+from plusx.model.surgery import replace_head
+from plusx.weights import Reading, architecture, create_network, save_artifact, title
 
 PathLike = str | os.PathLike[str]
 
@@ -26,6 +30,7 @@ def import_weights(
     classes: PathLike | Sequence[str] | None = None,
     overwrite: bool = False,
     talk: Talk | None = None,
+    reading: Reading | None = None,
 ) -> Run:
     """Make a run of existing weights, so that predict and evaluate work on them.
 
@@ -37,6 +42,8 @@ def import_weights(
             None takes those that the weights state, else ``class_0``, ``class_1``, ...
         overwrite: replace a run that is already there.
         talk: where notes are said.
+        reading: what weights of other libraries leave open: their tongue, where they stride, what
+            pixels they saw.
 
     Raises:
         UsageError: the number of names is not the number of logits, or ``weights`` names none.
@@ -47,13 +54,19 @@ def import_weights(
     if source in ("auto", "bundled", "none"):
         raise UsageError(f"weights {source!r}: give a file, a model folder or a hub id to import")
     check_free(os.fspath(out), overwrite=overwrite)
-    network = create_network(None if model is None else os.fspath(model), weights=source)
+    network = create_network(
+        None if model is None else os.fspath(model), weights=source, reading=reading or Reading()
+    )
     for text in network.notes:
         talk.note(text)
-    count = network.model.spec.classes
     names = network.class_names
     if classes is not None:
         names = read_classes(classes) if isinstance(classes, str | os.PathLike) else tuple(classes)
+    if not network.has_head and names:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            replace_head(network.model, len(names))
+    count = network.model.spec.classes
     if names is None:
         names = tuple(f"class_{i:0{len(str(count - 1))}d}" for i in range(count))
         talk.note(f"the weights name no classes: they are called {names[0]} to {names[-1]}")
@@ -65,6 +78,8 @@ def import_weights(
     if not all(isinstance(name, str) and name.strip() for name in names):
         raise UsageError(f"--classes: every name must be text and not empty, not {list(names)[:9]}")
     provenance = {"weights": network.origin, "weights_sha256": network.sha256, "ships": "imported"}
+    if not network.has_head:
+        provenance["head"] = "fresh, not trained"
     spec = network.model.spec
     with run_folder(os.fspath(out), source, overwrite=overwrite, resume=False) as folder:
         tables = {
@@ -89,6 +104,15 @@ def import_weights(
             ),
         )
         return Run(folder)
+
+
+def read_as(layout: str, stride: str | None, pixels: str | None) -> Reading:
+    """The three options of the command line as one.
+
+    Raises:
+        UsageError: one of them has an unknown value.
+    """
+    return Reading(layout, cast(Any, stride), cast(Any, pixels))
 
 
 def read_classes(file: PathLike) -> tuple[str, ...]:

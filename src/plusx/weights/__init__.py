@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
     from plusx.weights.families import build, spec_from_dict, title
     from plusx.weights.family_config import architecture
+    from plusx.weights.foreign.reading import Reading
     from plusx.weights.network import Network, create, create_network, resolve_spec
     from plusx.weights.sources import AUTO, BUNDLED
 
@@ -17,6 +18,7 @@ __all__ = [
     "BUNDLED",
     "Artifact",
     "Network",
+    "Reading",
     "architecture",
     "build",
     "create",
@@ -36,6 +38,7 @@ _HOME = {
     "load_artifact": "artifact",
     "save_artifact": "artifact",
     "write_card": "artifact",
+    "Reading": "foreign.reading",
     "architecture": "family_config",
     "build": "families",
     "Network": "network",

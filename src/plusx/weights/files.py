@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import math
 import warnings
@@ -18,30 +19,61 @@ from plusx.errors import WeightsError
 from plusx.weights.names import OPTIONAL
 
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".ckpt")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *KERAS_SUFFIXES)
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net")
+WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "teacher",
+    "student",
+)
 """Under which key a checkpoint keeps its weights; the first one present wins. Averaged weights
-(EMA) come first, as in timm: they are the ones a training run that keeps them was judged by."""
+(EMA) come first, as in timm: they are the ones a training run that keeps them was judged by. DINO's
+teacher is such an average too."""
+
+HARMLESS: list[Any] = [argparse.Namespace]
+"""What training scripts put beside the weights (their options), besides what torch itself allows: a
+holder of attributes whose making runs no code."""
+
+AVERAGED = "n_averaged"
+"""The counter that torch.optim.swa_utils.AveragedModel puts beside its weights."""
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a weights file, on the CPU, floating point in float32, and notes about it.
 
+    Raises:
+        WeightsError: as ``read_tensors``; or NaN or infinite values, or integer weights.
+    """
+    state, notes = read_tensors(path)
+    check_values(state, path)
+    return state, notes
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """As ``read_state``, with whatever values the file holds.
+
     Files other than ``.safetensors`` are read by ``torch.load(weights_only=True)``: code in a
     pickle is refused, never run.
 
     Raises:
-        WeightsError: no such file, empty, truncated, not a weights file, code in the pickle, no
-            tensors, NaN or infinite values.
+        WeightsError: no such file, empty, truncated, not a weights file, code in the pickle, or no
+            tensors.
     """
-    _check_file(path)
+    check_file(path)
+    if path.suffix in KERAS_SUFFIXES:
+        raise WeightsError(f"{path}: is a file of Keras, which is read for residual networks only")
     content: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     entries, notes = _unwrap(content, path)
     state = {}
     for name, value in entries.items():
         state[name] = value.float() if value.is_floating_point() else value
-    _check_values(state, path)
+    state.pop(AVERAGED, None)
     return state, notes
 
 
@@ -54,7 +86,19 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Whether there is a file with something in it, of a known suffix.
+
+    Raises:
+        WeightsError: there is not.
+    """
+    if path.suffix == ".pkl":
+        raise WeightsError(
+            f"{path}: is a pickle of numpy arrays (detectron2's model zoo): reading it would run "
+            "code that it names; where you trust it, convert it once: torch.save({k: "
+            "torch.as_tensor(v) for k, v in pickle.load(open(FILE, 'rb'), encoding='latin1')"
+            "['model'].items()}, 'NAME.pth')"
+        )
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path}: not a weights file; known are {', '.join(SUFFIXES)}")
     if path.is_dir():
@@ -85,7 +129,8 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch remarks on pickle protocols and old storages; what matters is raised below.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(HARMLESS):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything at all
         raise WeightsError(f"{path}: {_why_not_torch(error)}") from error
 
@@ -123,7 +168,12 @@ def _unwrap(content: Any, path: Path) -> tuple[Mapping[str, Tensor], tuple[str, 
     return content, notes
 
 
-def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+def check_values(state: Mapping[str, Tensor], path: Path) -> None:
+    """Whether all weights are finite floating-point numbers.
+
+    Raises:
+        WeightsError: some are not; names them.
+    """
     for name, value in state.items():
         if not value.is_floating_point() and not name.endswith(OPTIONAL):
             raise WeightsError(

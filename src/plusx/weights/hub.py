@@ -20,6 +20,8 @@ TIMEOUT_S = 10
 part: the library's HF_HUB_DOWNLOAD_TIMEOUT.)"""
 
 CONFIG = ("config.json",)
+PREPROCESSOR = ("preprocessor_config.json",)
+"""What transformers puts beside the config; other entries have none."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; the pickle only where there is no safetensors."""
 
@@ -40,12 +42,14 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubWeights:
-    """One entry of the hub: its config, its weights file, its commit."""
+    """One entry of the hub: its config, its weights file, its commit; transformers' preprocessor
+    config where the entry is of transformers and has one."""
 
     config: dict[str, Any]
     path: Path
     commit: str
     notes: tuple[str, ...]
+    preprocessor: dict[str, Any] | None = None
 
 
 def download(hub_id: str) -> HubWeights:
@@ -61,18 +65,45 @@ def download(hub_id: str) -> HubWeights:
     """
     repo, _, revision = hub_id.partition("@")
     config = _fetch(hub_id, repo, revision or "main", CONFIG)
-    try:
-        content = json.loads(config.path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{hub_id}: its config.json cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{hub_id}: its config.json is not a JSON object")
+    content = _parse(hub_id, config)
+    preprocessor = None
+    if "model_type" in content and "architecture" not in content:
+        preprocessor = _optional(hub_id, repo, config.commit, PREPROCESSOR)
     weights = _fetch(hub_id, repo, config.commit, WEIGHTS)
     notes = tuple(dict.fromkeys(config.notes + weights.notes))
-    return HubWeights(content, weights.path, config.commit, notes)
+    settings = None if preprocessor is None else _parse(hub_id, preprocessor)
+    return HubWeights(content, weights.path, config.commit, notes, settings)
+
+
+def _parse(hub_id: str, file: HubFile) -> dict[str, Any]:
+    try:
+        content = json.loads(file.path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{hub_id}: its {file.path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{hub_id}: its {file.path.name} is not a JSON object")
+    return content
+
+
+def _optional(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile | None:
+    """As ``_fetch``; None where the entry has no such file, or nobody can tell."""
+    try:
+        return _first(hub_id, repo, revision, filenames)
+    except HubUnreachable:
+        return None
 
 
 def _fetch(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile:
+    """The first of ``filenames`` that the entry has; it must have one."""
+    found = _first(hub_id, repo, revision, filenames)
+    if found is None:
+        raise WeightsError(
+            f"{hub_id}: has no {' or '.join(filenames)}; give another hub id or a file"
+        )
+    return found
+
+
+def _first(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) -> HubFile | None:
     """The first of ``filenames`` that the entry has."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -95,7 +126,7 @@ def _fetch(hub_id: str, repo: str, revision: str, filenames: tuple[str, ...]) ->
         except Exception as error:
             raise WeightsError(f"{hub_id}: {filename}: {_why(error)}") from error
         return HubFile(path, path.parent.name, _verify(path, etag, hub_id))
-    raise WeightsError(f"{hub_id}: has no {' or '.join(filenames)}; give another hub id or a file")
+    return None
 
 
 def _from_cache(

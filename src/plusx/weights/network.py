@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +19,12 @@ from plusx.model.spec import TRAINING_ONLY
 from plusx.weights.families import build, spec_from_json
 from plusx.weights.family_config import at_size, for_channels, usual_preprocessing
 from plusx.weights.family_load import load_weights, stated
-from plusx.weights.files import read_state, sha256_file
+from plusx.weights.files import sha256_file
+from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
 from plusx.weights.sources import BUNDLED, Source, find_source
 from plusx.weights.timm_net import PREFIX, TimmSpec
 from plusx.weights.timm_spec import resized, timm_spec
+from plusx.weights.undrawn import Undrawn
 
 DEFAULT = "resnet50"
 
@@ -37,6 +40,7 @@ class Network:
         sha256: of the weights file; None for random weights.
         class_names: of the head, where the source states them and the head was kept.
         notes: what was adapted or assumed, one line each.
+        has_head: whether the source held a classifier, of whatever number of classes.
     """
 
     model: Classifier
@@ -45,6 +49,7 @@ class Network:
     sha256: str | None
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...]
+    has_head: bool = True
 
 
 def create(
@@ -74,6 +79,7 @@ def create_network(
     in_channels: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    reading: Reading = AS_IT_SAYS,
 ) -> Network:
     """Build a network and give it weights.
 
@@ -88,9 +94,11 @@ def create_network(
         image_size: pixels that the network shall see; None keeps those that the weights were made
             for, or the spec's.
         seed: of the random weights. The global generator is left as it was.
+        reading: what the user says of weights that do not say it all.
 
     Raises:
-        UsageError: an unknown variant, missing SPEC.json, or no such kind of weights.
+        UsageError: an unknown variant, missing SPEC.json, no such kind of weights, or weights
+            whose stride or pixels must be stated.
         SpecError: a SPEC.json that cannot be built.
         WeightsError: weights that cannot be had, read, or do not fit.
         ArtifactError: a model folder that cannot be used.
@@ -106,13 +114,14 @@ def create_network(
             f"--weights bundled are those of {BUNDLED}, not of {asked.name}; leave --model out"
         )
     source = find_source(weights, asked or VARIANTS[DEFAULT])
-    state, notes = read_state(source.path)
-    base = _base_spec(asked, source, state)
+    read = read_weights(source, asked, reading)
+    source, notes = read.source, read.notes
+    base = _base_spec(asked, source, read.state)
     spec = _changed(_at_size(base, image_size), classes, in_channels)
     preprocessing, said = _preprocessing(source, spec)
     preprocessing = at_size(preprocessing, image_size)
-    network = _build(spec, seed)
-    adapted = load_weights(network, state, origin=source.origin)
+    network = _build(spec, seed, drawn=not read.fills(spec))
+    adapted = load_weights(network, read.complete(network), origin=source.origin)
     known = source.described.classes if source.described else None
     return Network(
         model=network,
@@ -121,6 +130,7 @@ def create_network(
         sha256=sha256_file(source.path),
         class_names=known if known is not None and len(known) == spec.classes else None,
         notes=source.notes + notes + said + adapted,
+        has_head=read.has_head,
     )
 
 
@@ -188,8 +198,8 @@ def _changed(spec: Spec, classes: int | None, in_channels: int | None) -> Spec:
     return changed
 
 
-def _build(spec: Spec, seed: int) -> Classifier:
-    with torch.random.fork_rng(devices=[]):
+def _build(spec: Spec, seed: int, *, drawn: bool = True) -> Classifier:
+    with torch.random.fork_rng(devices=[]), nullcontext() if drawn else Undrawn():
         torch.manual_seed(seed)
         return build(spec)
 

@@ -21,7 +21,9 @@ from plusx.weights.artifact import (
 )
 from plusx.weights.family_config import architecture
 from plusx.weights.files import SUFFIXES
+from plusx.weights.foreign import transformers
 from plusx.weights.hub import download
+from plusx.weights.metadata import read_stated
 from plusx.weights.timm_net import TimmSpec
 from plusx.weights.timm_spec import known_weights
 
@@ -119,15 +121,22 @@ def _bundled() -> Source:
 
 def _hub(hub_id: str, asked: Spec) -> Source:
     got = download(hub_id)
-    described = describe(got.config, f"{hub_id}: config.json", asked=asked)
+    where = f"{hub_id}: config.json"
+    notes = got.notes
+    if transformers.is_config(got.config):
+        described = transformers.describe(got.config, got.preprocessor, where)
+        notes += transformers.missing(got.preprocessor, described, hub_id)
+    else:
+        described = describe(got.config, where, asked=asked)
     repo = hub_id.partition("@")[0]
-    return Source(got.path, f"hub:{repo}@{got.commit}", described, got.notes)
+    return Source(got.path, f"hub:{repo}@{got.commit}", described, notes)
 
 
 def _folder(path: Path, asked: Spec) -> Source:
     folder = find_artifact(path) or path
-    if (folder / WEIGHTS).is_file():
-        return _file(folder / WEIGHTS, asked)
+    for name in (WEIGHTS, transformers.PICKLE):
+        if (folder / name).is_file():
+            return _file(folder / name, asked)
     raise ArtifactError(
         f"{path}: holds no model ({WEIGHTS} with {CONFIG}); give a run folder, the model folder "
         "in it, or a weights file"
@@ -135,13 +144,23 @@ def _folder(path: Path, asked: Spec) -> Source:
 
 
 def _file(path: Path, asked: Spec) -> Source:
-    """A weights file, with what a config.json of plusx's or timm's beside it says."""
+    """A weights file, with what a config.json beside it, or its own metadata, says."""
     config = path.parent / CONFIG
-    if path.name == WEIGHTS and config.is_file():
+    if path.name in (WEIGHTS, transformers.PICKLE) and config.is_file():
         content = read_config(config)
+        origin = "/".join(path.absolute().parts[-3:])
+        if transformers.is_config(content):
+            beside = path.parent / transformers.PREPROCESSOR
+            settings = read_config(beside) if beside.is_file() else None
+            described = transformers.describe(content, settings, config)
+            notes = transformers.missing(settings, described, str(path.parent))
+            return Source(path, f"file:{origin}", described, notes)
         if "plusx" in content:
             verify_weights(content, path)
         if "plusx" in content or "architecture" in content:
-            origin = "/".join(path.absolute().parts[-3:])
             return Source(path, f"file:{origin}", describe(content, config, asked=asked))
+    if path.suffix == ".safetensors" and path.is_file():
+        content = read_stated(path) or {}
+        if content:
+            return Source(path, f"file:{path.name}", describe(content, path, asked=asked))
     return Source(path, f"file:{path.name}", None)
