@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
+    from plusx.weights.artifact import (
+        Artifact,
+        load_artifact,
+        save_artifact,
+        write_card,
+        write_decision,
+    )
     from plusx.weights.network import Network, create, create_network, resolve_spec
     from plusx.weights.sources import AUTO, BUNDLED
     from plusx.weights.timm_config import architecture
@@ -23,6 +29,7 @@ __all__ = [
     "resolve_spec",
     "save_artifact",
     "write_card",
+    "write_decision",
 ]
 
 _HOME = {
@@ -32,6 +39,7 @@ _HOME = {
     "load_artifact": "artifact",
     "save_artifact": "artifact",
     "write_card": "artifact",
+    "write_decision": "artifact",
     "architecture": "timm_config",
     "Network": "network",
     "create": "network",
