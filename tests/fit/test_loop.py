@@ -109,7 +109,8 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path: Path) 
     with pytest.raises(Enough):
         train_network(
             stopped, Points(16), val, recipe=recipe(epochs=6), hardware=CPU,
-            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0), folder=tmp_path / "parts", tick=stop,
+            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+            folder=tmp_path / "parts", tick=stop,
         )  # fmt: skip
     resumed = linear()
     again, chosen_again = go(tmp_path / "parts", resumed, epochs=6)
@@ -128,7 +129,8 @@ def test_a_checkpoint_of_other_validation_images_is_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match="validation images are not those"):
         train_network(
             linear(), Points(16), val, recipe=recipe(), hardware=CPU,
-            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0), folder=tmp_path,
+            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+            folder=tmp_path,
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from plusx.errors import UsageError
 from plusx.fit import probe, softmax
 from plusx.fit.probe import GRID, Head, cross_validate, fit_probe
+from plusx.fit.rows import deal_folds
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +193,7 @@ def test_groups_stay_whole_and_widen_the_interval() -> None:
 @settings(max_examples=40, deadline=None)
 def test_folds_are_stratified(counts: list[int], seed: int) -> None:
     y = np.repeat(np.arange(len(counts)), counts)
-    dealt = probe._deal(y, np.arange(len(y)), 5, np.random.default_rng(seed))
+    dealt = deal_folds(y, np.arange(len(y)), 5, np.random.default_rng(seed))
     sizes = np.bincount(dealt, minlength=5)
     assert sizes.max() - sizes.min() <= 1
     for label in range(len(counts)):
@@ -351,7 +352,7 @@ def test_photographs_as_thumbnails_are_told_apart_a_little(shared_data: Path) ->
 def test_a_large_group_is_dealt_first_and_balanced_by_the_small() -> None:
     groups = np.concatenate([np.zeros(20, np.int64), np.arange(1, 81)])
     for seed in range(5):
-        dealt = probe._deal(np.arange(100) % 2, groups, 5, np.random.default_rng(seed))
+        dealt = deal_folds(np.arange(100) % 2, groups, 5, np.random.default_rng(seed))
         assert np.bincount(dealt, minlength=5).tolist() == [20] * 5
 
 

@@ -35,7 +35,8 @@ def streamed(
     seed: int = 0,
 ) -> StreamedImages:
     return StreamedImages(
-        samples, SIZE, targets=target_array(samples, 2, "single"), augmentation=Augmentation.light(100, size=32),
+        samples, SIZE, targets=target_array(samples, 2, "single"),
+        augmentation=Augmentation.light(100, size=32),
         feed=Feed(batch_size=5, threads=threads, seed=seed), trunk=trunk,
         on_bad=lambda bad: pytest.fail(str(bad)),
     )  # fmt: skip

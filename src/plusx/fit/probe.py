@@ -23,18 +23,16 @@ images, read in blocks of float32 when they are many; only where images times cl
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plusx.data.stratify import deal_evenly
 from plusx.errors import UsageError
 from plusx.evaluate.intervals import Figure, design_effects, proportion
 from plusx.evaluate.multilabel import mean_average_precision
+from plusx.fit.rows import check, costs, deal_folds, masked, sample
 from plusx.fit.softmax import (
     BLOCK_ROWS,
     IN_MEMORY,
@@ -118,20 +116,20 @@ def fit_probe(
     Raises:
         UsageError: shapes or values that cannot work.
     """
-    groups_of = _check(features, targets, classes, groups, class_weights)
+    groups_of = check(features, targets, classes, groups, class_weights)
     random = np.random.default_rng(seed)
-    few = _sample(targets, CHOOSE_IMAGES, random)
-    dealt = _deal(targets[few], groups_of[few], 5, random)
+    few = sample(targets, CHOOSE_IMAGES, random)
+    dealt = deal_folds(targets[few], groups_of[few], 5, random)
     used = np.unique(dealt)[: 5 if len(few) <= FOLD_IMAGES else 1]
     held = dealt[:, None] == used
     with one_thread_if_small(features.size):
         rows = Design.of(features, few)
-        cost = _costs(targets[few], class_weights)
+        cost = costs(targets[few], class_weights)
         penalty, nll, right = _choose(rows, targets[few], classes, cost, held)
-        kept = _sample(targets, max(FIT_LOGITS // classes, len(few)), random)
+        kept = sample(targets, max(FIT_LOGITS // classes, len(few)), random)
         if len(few) < len(targets):
             rows = Design.of(features, kept)
-        cost = _costs(targets[kept], class_weights)
+        cost = costs(targets[kept], class_weights)
         problem = Problem(rows, targets[kept], classes, cost[:, :, None])
         weight = problem.solve(penalty, tolerance=1e-5 if rows.turn is None else 1e-4)[:, :, 0]
     head = Head(*rows.unturned(weight, centred=targets.ndim == 1))
@@ -143,7 +141,7 @@ def _choose(
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     """The penalty chosen on the held-out images (n, folds); weighted mean NLL and share of right
     answers of each."""
-    problem = Problem(rows, targets, classes, _masked(cost, ~held))
+    problem = Problem(rows, targets, classes, masked(cost, ~held))
     losses, shares, start = [], [], None
     for penalty in GRID:
         start = problem.solve(penalty, start=start, tolerance=1e-3)
@@ -190,7 +188,7 @@ def cross_validate(
     Raises:
         UsageError: shapes or values that cannot work, fewer than 3 folds, fewer groups than folds.
     """
-    groups_of = _check(features, targets, classes, groups, class_weights)
+    groups_of = check(features, targets, classes, groups, class_weights)
     if folds < 3 or repeats < 1:
         raise UsageError(f"folds={folds}, repeats={repeats}: needs at least 3 folds and 1 repeat")
     units = len(np.unique(groups_of))
@@ -203,8 +201,8 @@ def cross_validate(
                          f"{classes} classes take too much memory; use fewer repeats or a "
                          "validation split")  # fmt: skip
     random = np.random.default_rng(seed)
-    fold = np.stack([_deal(targets, groups_of, folds, random) for _ in range(repeats)])
-    cost = _costs(targets, class_weights)
+    fold = np.stack([deal_folds(targets, groups_of, folds, random) for _ in range(repeats)])
+    cost = costs(targets, class_weights)
     with one_thread_if_small(features.size):
         rows = Design.of(features, np.arange(len(targets)))
         choice = _nested_choice(rows, targets, classes, cost, fold, folds)
@@ -223,7 +221,7 @@ def _out_of_fold(
     for index in np.unique(choice):
         which = np.argwhere(choice == index)
         held = np.stack([fold[r] == f for r, f in which], 1)
-        problem = Problem(rows, targets, classes, _masked(cost, ~held))
+        problem = Problem(rows, targets, classes, masked(cost, ~held))
         out = problem.logits(problem.solve(GRID[index], tolerance=1e-4)).numpy()
         for column, (r, _) in enumerate(which):
             logits[r, held[:, column]] = out[held[:, column], :, column]
@@ -260,7 +258,7 @@ def _nested_choice(
     pairs = [(r, f, g) for r in range(len(fold)) for f in range(folds) for g in range(f)]
     held_f = np.stack([fold[r] == f for r, f, _ in pairs], 1)
     held_g = np.stack([fold[r] == g for r, _, g in pairs], 1)
-    problem = Problem(rows, targets, classes, _masked(cost, ~(held_f | held_g)))
+    problem = Problem(rows, targets, classes, masked(cost, ~(held_f | held_g)))
     total = np.zeros((2, len(GRID), len(fold), folds))
     start = None
     for index, penalty in enumerate(GRID):
@@ -273,98 +271,3 @@ def _nested_choice(
                 total[power, index, r, g] += on_f[column]
     count = np.stack([(fold != f).sum(1) for f in range(folds)], 1)
     return _strongest(total[0], total[1], count)
-
-
-def _check(
-    features: Floats, targets: Marks, classes: int, groups: Sequence[object] | None,
-    class_weights: Floats | None,
-) -> Ints:  # fmt: skip
-    """Refuse what cannot work; return the group (n,) of each image, numbered."""
-    count = len(targets)
-    if features.ndim != 2 or len(features) != count or not features.size:
-        raise UsageError(f"features of shape {features.shape} do not fit {count} targets: (n, d)")
-    several = targets.ndim == 2
-    if several and (targets.shape != (count, classes) or targets.dtype != np.bool_):
-        raise UsageError(f"targets {targets.shape} {targets.dtype} must be (n, {classes}) bool")
-    if several and not (targets.any(0) & ~targets.all(0)).all():
-        raise UsageError("targets: all images agree on a class; it needs images with and without")
-    if several:
-        pass
-    elif classes < 2 or count == 0 or targets.min() < 0 or targets.max() >= classes:
-        raise UsageError(f"targets must lie in 0..classes-1 with classes={classes} at least 2; "
-                         "leave unlabelled images out")  # fmt: skip
-    if len(np.unique(targets)) < 2:
-        raise UsageError("targets name one class only; a head needs images of two or more")
-    if class_weights is not None and (
-        np.shape(class_weights) != (classes,) or not (np.asarray(class_weights) > 0).all()
-    ):
-        raise UsageError(f"class_weights must be {classes} numbers above 0, one per class")
-    if groups is None:
-        return np.arange(count)
-    if len(groups) != count:
-        raise UsageError(f"groups has {len(groups)} entries for {count} images")
-    numbered = np.unique(np.array([str(group) for group in groups]), return_inverse=True)[1]
-    if numbered.max() == 0:
-        raise UsageError("groups: all images are of one group, so none can be held out")
-    return numbered.astype(np.int64)
-
-
-def _costs(targets: Marks, class_weights: Floats | None) -> Floats:
-    """(n, 1) or (n, K): the weight of each loss, 1 on average, so that a penalty means the same."""
-    if class_weights is None:
-        return np.ones((len(targets), 1 if targets.ndim == 1 else targets.shape[1]))
-    weights = np.asarray(class_weights, np.float64)
-    cost: NDArray[np.float64]
-    cost = weights[targets][:, None] if targets.ndim == 1 else np.where(targets, weights, 1.0)
-    return np.asarray(cost / cost.mean())
-
-
-def _masked(cost: Floats, kept: NDArray[np.bool_]) -> Floats:
-    """Costs (n, 1 or K) for the images that each of B problems keeps (n, B)."""
-    return cost[:, :, None] * kept[:, None, :]
-
-
-def _sample(targets: Marks, most: int, random: np.random.Generator) -> Ints:
-    """Sorted positions of at most about ``most`` images, classes in proportion, each kept."""
-    if len(targets) <= most:
-        return np.arange(len(targets))
-    share = most / len(targets)
-    if targets.ndim == 2:
-        order = random.permutation(len(targets))
-        first = [order[targets[order, k] == side][:2] for k in range(targets.shape[1])
-                 for side in (True, False)]  # fmt: skip
-        return np.unique(np.concatenate([order[:most], *first]))
-    kept = []
-    for label in np.unique(targets):
-        members = random.permutation(np.flatnonzero(targets == label))
-        kept.append(members[: max(2, math.floor(share * len(members)))])
-    return np.sort(np.concatenate(kept))
-
-
-def _deal(targets: Marks, groups: Ints, folds: int, random: np.random.Generator) -> Ints:
-    """(n,): a fold for each image; groups stay whole, classes and sizes as even as that allows.
-
-    Targets (n, K) are dealt by iterative stratification. Else:
-    Groups come large to small, then by class, then at random; each goes to the fold with the
-    fewest of its classes so far, then to the smallest fold.
-    """
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    sizes = np.array([len(each) for each in members])
-    shuffled = random.permutation(len(members))
-    fold = np.empty(len(targets), np.int64)
-    if targets.ndim == 2:
-        counts_of = [Counter(np.nonzero(targets[members[g]])[1].tolist()) for g in shuffled]
-        parts = deal_evenly(counts_of, sizes[shuffled].tolist(), folds, targets.shape[1])
-        for g, part in zip(shuffled, parts, strict=True):
-            fold[members[g]] = part
-        return fold
-    counts = np.zeros((folds, int(targets.max()) + 1))
-    first = np.array([targets[each[0]] for each in members])
-    for which in shuffled[np.lexsort((first[shuffled], -sizes[shuffled]))]:
-        labels = targets[members[which]]
-        crowd = counts[:, labels].sum(1)
-        best = int(np.lexsort((random.random(folds), counts.sum(1), crowd))[0])
-        fold[members[which]] = best
-        np.add.at(counts[best], labels, 1)
-    return fold

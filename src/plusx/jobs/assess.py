@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from plusx.evaluate.thresholds import best_thresholds, cross_decided, decided
 from plusx.fit.choice import Choice, Winner
 from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows
-from plusx.jobs.decision import score, score_and_decide, thresholds
+from plusx.jobs.decision import score, score_and_decide
 from plusx.jobs.fitting import Fitted
 from plusx.jobs.material import Material
 from plusx.jobs.setup import Setup, class_weights
 from plusx.jobs.talk import Talk
-from plusx.weights import load_artifact, save_artifact
+from plusx.weights import save_artifact
 
 SMALL = 1_000
 """Below this many images the headline of a probe comes from repeated cross-validation."""
@@ -51,7 +52,9 @@ def assess(
     parts = {split: _samples(setup.listing, rows) for split, rows in fitted.positions.items()}
     multi = setup.listing.task == "multi"
     # First: it sets the thresholds that all later scoring goes by.
-    shipped = score_and_decide(setup, folder / "model", parts["val"], "scoring val", talk)
+    shipped, fitted.decision = score_and_decide(
+        setup, folder / "model", parts["val"], "scoring val", talk
+    )
     if parts["test"]:
         predictions = score(setup, folder / "model", parts["test"], "scoring test", talk)
         found.append(entry(predictions, folder, ("test", "report"), "images that took no part"))
@@ -93,21 +96,16 @@ def entry(
 
 
 def metrics(
-    setup: Setup,
-    fitted: Fitted,
-    evaluations: list[Evaluation],
-    material: Material,
-    folder: Path,
-    talk: Talk,
+    setup: Setup, fitted: Fitted, evaluations: list[Evaluation], material: Material, talk: Talk
 ) -> dict[str, Any]:
-    """All of ``metrics.json`` of the training whose artifact stands in ``folder/model``."""
+    """All of ``metrics.json``, once ``assess`` has run."""
     headline = _headline(fitted, evaluations)
     return {
         "schema_version": SCHEMA_VERSION,
         "plusx_version": __version__,
         "task": setup.listing.task,
         "classes": list(setup.listing.classes),
-        "thresholds": thresholds(load_artifact(folder / "model").decision, setup.listing.classes),
+        "thresholds": _thresholds(fitted, setup.listing.classes),
         "counts": _counts(setup.listing, fitted),
         "headline": headline,
         "chosen": {"name": fitted.ships, "text": _why(fitted)},
@@ -126,6 +124,12 @@ def _counts(listing: Listing, fitted: Fitted) -> dict[str, dict[str, int]]:
             of_class = Counter(k for p in positions for k in listing.samples[p].targets)
             counts[split] = {name: of_class[k] for k, name in enumerate(listing.classes)}
     return counts
+
+
+def _thresholds(fitted: Fitted, classes: Sequence[str]) -> dict[str, float]:
+    """By class; empty for task single."""
+    values = fitted.decision.thresholds
+    return {} if values is None else dict(zip(classes, values, strict=True))
 
 
 def _headline(fitted: Fitted, evaluations: list[Evaluation]) -> dict[str, Any] | None:

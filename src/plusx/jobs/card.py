@@ -108,8 +108,8 @@ def _what(
     if task == "multi":
         does = "says of an image which it has, any number or none, of"
     text = (
-        f"A residual network{kind} that {does} {len(classes)} classes. `config.json` beside this file holds its preprocessing and the "
-        "names of its classes, in order."
+        f"A residual network{kind} that {does} {len(classes)} classes. `config.json` "
+        "beside this file holds its preprocessing and the names of its classes, in order."
     )
     headline = metrics.get("headline")
     if headline is None:

@@ -29,12 +29,12 @@ def score(
 
 def score_and_decide(
     setup: Setup, artifact: Path, samples: Sequence[Sample], label: str, talk: Talk
-) -> Predictions:
+) -> tuple[Predictions, Decision]:
     """``score`` on the images that choose; of task multi they also set the thresholds, which are
     written into the artifact."""
     predictions = score(setup, artifact, samples, label, talk)
     if predictions.task == "single":
-        return predictions
+        return predictions, Decision()
     decision = best_thresholds(predictions)
     write_decision(artifact, decision)
     if names := few(predictions):
@@ -43,9 +43,4 @@ def score_and_decide(
             f"{len(names)} of {len(predictions.classes)} classes keep the threshold {USUAL} "
             f"(fewer than {FEWEST} validation images with or without the class): {shown}"
         )
-    return decided(predictions, decision)
-
-
-def thresholds(decision: Decision, classes: Sequence[str]) -> dict[str, float]:
-    """By class, as ``metrics.json`` has them."""
-    return dict(zip(classes, decision.thresholds or (), strict=False))
+    return decided(predictions, decision), decision

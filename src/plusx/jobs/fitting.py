@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 
 from plusx.data import SPLITS, Listing, Task, groups_of
 from plusx.data.records import Targets, target_array
+from plusx.decide import Decision
 from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
@@ -41,6 +42,7 @@ class Fitted:
         positions: of each split's readable images in the listing.
         recipe: as it was used; differs from the setup's where memory ran out.
         task: of the data.
+        decision: the thresholds of what ships, once they are known.
     """
 
     model: ResNet
@@ -51,6 +53,7 @@ class Fitted:
     positions: dict[str, Rows]
     recipe: Recipe
     task: Task = "single"
+    decision: Decision = field(default_factory=Decision)
 
     @property
     def ships(self) -> str:

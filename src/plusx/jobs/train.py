@@ -117,7 +117,7 @@ def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
         _write_config(replace(setup, recipe=fitted.recipe), folder, cache=cached)
     _save(setup, fitted, folder)
     evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
-    found = metrics(setup, fitted, evaluations, material, folder, talk)
+    found = metrics(setup, fitted, evaluations, material, talk)
     write_json(folder / "metrics.json", found)
     write_card(folder / "model", _card(setup, fitted, found, folder.name))
     write_report(folder)
