@@ -57,7 +57,8 @@ def test_every_import_is_declared_and_every_dependency_is_imported(
     project: dict[str, dict],
 ) -> None:
     declared = [*project["project"]["dependencies"]]
-    declared += project["project"]["optional-dependencies"]["parquet"]
+    for extra in ("parquet", "datasets"):
+        declared += project["project"]["optional-dependencies"][extra]
     names = {requirement_name(text) for text in declared}
     known = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
     found = imported()

@@ -3,8 +3,7 @@
 Their images lie inside Arrow files. All that reads images here takes paths, so each image is
 written out once, as it is, to the cache folder (``PLUSX_CACHE``, else ``~/.cache/plusx``), below a
 name that changes with the data set's files. That takes as much disk as the images themselves;
-memory stays flat, and a second run finds them there. Images that the data set only names are read
-where they are.
+memory stays flat, and a second run finds them there.
 """
 
 # Paths are plain strings here: a listing may hold millions of them.
@@ -166,8 +165,7 @@ def _images(part: Any, place: str, folder: str) -> Iterator[str]:
         _write_out(part, columns[0], cached, folder)
     with (cached / "names").open(encoding="utf-8") as lines:
         for line in lines:
-            name = line.rstrip("\n")
-            yield str(cached / name) if not name.startswith("=") else _outside(name[1:], folder)
+            yield str(cached / line.rstrip("\n"))
 
 
 def _write_out(part: Any, column: str, cached: Path, folder: str) -> None:
@@ -180,7 +178,7 @@ def _write_out(part: Any, column: str, cached: Path, folder: str) -> None:
                 row = 0
                 for block in part.select_columns([column]).with_format("arrow").iter(_BATCH):
                     for value in block.column(0).to_pylist():
-                        names.write(_write_one(value or {}, fresh, row) + "\n")
+                        names.write(_write_one(value or {}, fresh, row, folder) + "\n")
                         row += 1
             if not cached.is_dir():  # else another process was quicker
                 fresh.rename(cached)
@@ -193,21 +191,18 @@ def _write_out(part: Any, column: str, cached: Path, folder: str) -> None:
         ) from error
 
 
-def _write_one(value: dict[str, Any], fresh: Path, row: int) -> str:
-    """The name of the file, or ``=`` and the path where the data set holds no bytes."""
-    data, path = value.get("bytes"), value.get("path")
-    if data is None and path and "\n" not in path:
-        return f"={path}"
-    data = data or b""  # a null: reading says that it is empty
+def _write_one(value: dict[str, Any], fresh: Path, row: int, folder: str) -> str:
+    """The name of the file that the image now has."""
+    data = value.get("bytes")
+    if data is None and value.get("path"):
+        raise DataError(
+            f"{folder}: the image of row {row} is not inside ({value['path']!r}); save the data "
+            "set with save_to_disk, which puts the images in"
+        )
+    data = data or b""  # a null: reading it says that it is empty
     kind = next((end for start, end in _KINDS.items() if data.startswith(start)), ".bin")
     (fresh / f"{row:08}{kind}").write_bytes(data)
     return f"{row:08}{kind}"
-
-
-def _outside(path: str, folder: str) -> str:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-        raise DataError(f"{folder}: {path!r} is a URL; save the data set with its images inside")
-    return os.path.normpath(os.path.join(folder, path))
 
 
 def _plain(place: str) -> str:

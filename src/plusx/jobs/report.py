@@ -154,6 +154,7 @@ def _headline(metrics: Json, main: Json | None) -> Json | None:
         "images": wording.which_images(found),
         "meaning": wording.role_meaning(found["role"]),
         "chance": _chance(metrics, main) if found["figure"] == "top1" else None,
+        "shuffled": _shuffled(found, main),
         "proportion": found["figure"] in wording.PROPORTIONS,
     }
 
@@ -173,6 +174,17 @@ def _chance(metrics: Json, main: Json | None) -> Json | None:
         return None
     largest = max(support, key=lambda name: support[name])
     return {"class": largest, "share": support[largest] / total}
+
+
+def _shuffled(headline: Json, main: Json | None) -> float | None:
+    """Mean average precision of images in an order by chance: the mean share of a class's images;
+    None for another figure, and where it is not known."""
+    if headline["figure"] != "mean_average_precision" or main is None:
+        return None
+    if (main["split"], main["n"]) != (headline["split"], headline["n"]):
+        return None
+    held = [one["support"] for one in main["per_class"] if one["support"]]
+    return sum(held) / len(held) / main["n"] if held else None
 
 
 def _figures(evaluation: Json) -> Json:
