@@ -95,6 +95,11 @@ def folds(listing: Listing, k: int, *, seed: int) -> list[np.ndarray]:
 
 def relative_name(listing: Listing, sample: Sample) -> str:
     """A sample's path relative to the listing's root, with forward slashes everywhere."""
+    below = listing.root + os.sep
+    if sample.path.startswith(below):  # the usual case, at a tenth of the time
+        path = sample.path[len(below) :]
+        if not path.startswith(os.sep) and f"{os.sep}." not in f"{os.sep}{path}":
+            return path.replace(os.sep, "/")
     try:
         path = os.path.relpath(sample.path, listing.root)
     except ValueError:  # Windows: another drive
