@@ -17,6 +17,7 @@ from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions, evaluate
 from plusx.evaluate.thresholds import (
     FEWEST,
+    NEARLY,
     best_thresholds,
     cross_decided,
     decided,
@@ -36,7 +37,7 @@ def predictions(n: int, k: int = 2, *, shift: float = 0.0, seed: int = 0) -> Pre
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(30, 80), st.sampled_from([0.05, 0.1, 0.5]))
-def test_no_threshold_has_a_higher_f1(seed: int, n: int, step: float) -> None:
+def test_no_threshold_has_a_much_higher_f1(seed: int, n: int, step: float) -> None:
     p = predictions(n, 1, shift=-2, seed=seed)
     p = Predictions(np.round(p.logits / step) * np.float32(step), *vars_of(p))  # many are equal
     decision = best_thresholds(p)
@@ -45,7 +46,7 @@ def test_no_threshold_has_a_higher_f1(seed: int, n: int, step: float) -> None:
         return
     found = f1_score(p.targets[:, 0], decided(p, decision).marks[:, 0])
     every = [f1_score(p.targets[:, 0], p.probabilities[:, 0] >= t) for t in p.probabilities[:, 0]]
-    assert found == pytest.approx(max(every))
+    assert found >= NEARLY * max(every) - 1e-9
 
 
 def vars_of(p: Predictions) -> tuple[object, ...]:
@@ -60,6 +61,17 @@ def test_a_threshold_mends_what_a_shift_breaks() -> None:
     assert evaluate(decided(p, best_thresholds(p))).figure("mean_average_precision") == (
         evaluate(p).figure("mean_average_precision")
     )
+
+
+def test_of_nearly_equal_ones_it_is_nearest_to_half_the_f1() -> None:
+    """Two images of 100 decide where the highest F1 lies; the rule does not follow them far."""
+    probabilities = np.linspace(0.02, 0.98, 100)
+    targets = (probabilities > 0.5)[:, None].copy()
+    targets[[2, 97], 0] = True, False
+    logits = np.log(probabilities / (1 - probabilities)).astype(np.float32)[:, None]
+    p = Predictions(logits, targets, tuple(map(str, range(100))), ("a",), task="multi")
+    (threshold,) = best_thresholds(p).thresholds or ()
+    assert 0.44 < threshold < 0.5
 
 
 def test_few_images_keep_the_usual_threshold() -> None:
