@@ -229,3 +229,29 @@ def test_resume_goes_on_where_it_was_cut(
 def test_dry_run(listed: Path, tiny_weights: Path, command: Callable[..., Any]) -> None:
     said = command("train", listed / "list.csv", "--weights", tiny_weights, "--dry-run", "--json")
     assert json.loads(said.out)["images"] == 160
+
+
+@pytest.mark.parametrize(("mark", "words"), [("0", "none of the"), ("1", "every one of the")])
+def test_a_class_of_no_image_or_of_all_is_refused(
+    listed: Path, tiny_weights: Path, command: Callable[..., Any], mark: str, words: str
+) -> None:
+    head, *rows = (listed / "columns.csv").read_text().splitlines()
+    path = listed / f"same-{mark}.csv"
+    path.write_text("\n".join([f"{head},same", *(f"{row},{mark}" for row in rows)]) + "\n")
+    said = command("train", path, "--weights", tiny_weights, "--dry-run").error
+    assert words in said
+    assert "class 'same'" in said
+
+
+def test_a_class_that_val_lacks_and_images_nobody_has_looked_at_are_said(
+    listed: Path, tiny_weights: Path, command: Callable[..., Any]
+) -> None:
+    head, *rows = (listed / "columns.csv").read_text().splitlines()
+    path = listed / "val.csv"
+    given = [f"{row},{'val' if row.endswith(',0') and i % 3 == 0 else 'train'}"
+             for i, row in enumerate(rows)]  # fmt: skip
+    path.write_text("\n".join([f"{head},split", *given, "new/000.png,,,train"]) + "\n")
+    said = command("train", path, "--weights", tiny_weights, "--dry-run")
+    assert said.code == 0
+    assert "no image of val has 'upright'" in said.err
+    assert "left out because they have no label yet: 1" in said.err

@@ -76,7 +76,7 @@ def evaluate(
     artifact = load_artifact(Path(run))
     given = read_listing(data, training=False, task=artifact.task)
     if given.unlabelled:
-        talk.note(f"{given.unlabelled} images have no label: left out")
+        talk.note(f"images left out because they have no label yet: {given.unlabelled}")
     listing, absent = align(given, artifact.classes)
     if absent:
         shown = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")

@@ -113,7 +113,7 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
             f"(stratified, seed {options.seed})"
         )
     if listing.unlabelled:
-        talk.note(f"{listing.unlabelled} images have no label yet: left out")
+        talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
     if listing.task == "multi":
         _check_marks(listing, talk)
     if listing.ignored:
