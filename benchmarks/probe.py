@@ -101,7 +101,7 @@ def main() -> int:
         clock.append(time.perf_counter())
         fit_probe(features, targets, classes=2, seed=arguments.seed)
         clock.append(time.perf_counter())
-        figure, seconds = result.top1, np.diff(clock)
+        figure, seconds = result.figure, np.diff(clock)
         print(f"{spec.name:18} {figure.value:6.4f} {figure.low:7.4f}-{figure.high:.4f}"
               f" {result.spread:7.4f} {expected:6.2f} {len(targets):4d} {seconds[0]:8.1f}s"
               f" {seconds[1]:8.2f}s {seconds[2]:5.2f}s {peer_seconds(features, targets):7.2f}s",

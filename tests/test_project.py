@@ -58,7 +58,7 @@ def test_every_import_is_declared_and_every_dependency_is_imported(
     project: dict[str, dict],
 ) -> None:
     declared = [*project["project"]["dependencies"]]
-    for extra in ("parquet", "heic", "dicom", "geotiff", "keras", "timm"):
+    for extra in ("parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm"):
         declared += project["project"]["optional-dependencies"][extra]
     names = {requirement_name(text) for text in declared}
     known = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}

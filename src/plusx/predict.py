@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
+from plusx.data.records import Task, target_array
 from plusx.data.remarks import Remarks
 from plusx.engines import Engine, TorchEngine
 from plusx.errors import DataError, UnreadableImage
-from plusx.evaluate import Predictions, log_softmax
+from plusx.evaluate import Predictions, log_probabilities
+from plusx.evaluate.thresholds import decided
 from plusx.runtime import cpu_count, forward_batch, resolve_device, resolve_precision
 from plusx.weights import Artifact, load_artifact
 
@@ -29,16 +31,32 @@ class Prediction:
     Attributes:
         path: the image file.
         classes: K names.
-        probabilities: (K,) float32, they sum to 1.
+        probabilities: (K,) float32; they sum to 1 (task single), or each class's own (task multi).
+        marks: (K,) bool, which classes the image has by the model's thresholds (task multi); None
+            for task single.
     """
 
     path: str
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
+    marks: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def task(self) -> Task:
+        """``single`` or ``multi``."""
+        return "single" if self.marks is None else "multi"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The image's classes: the most probable one (single), or all that reach their threshold,
+        which may be none (multi)."""
+        if self.marks is None:
+            return (self.label,)
+        return tuple(self.classes[i] for i in np.flatnonzero(self.marks))
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class, whether or not it reaches a threshold."""
         return self.classes[int(self.probabilities.argmax())]
 
     @property
@@ -52,6 +70,8 @@ class Prediction:
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
     def __repr__(self) -> str:
+        if self.marks is not None:
+            return f"Prediction({self.path!r}: {list(self.labels)!r})"
         return f"Prediction({self.path!r}: {self.label!r} {self.probability:.3f})"
 
 
@@ -84,7 +104,7 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
-        self.classes = loaded.classes
+        self.classes, self.task, self.decision = loaded.classes, loaded.task, loaded.decision
         self.remarks = Remarks()
         self._read = plain_reader(loaded.preprocessing, self.remarks)
         where = resolve_device(device)
@@ -112,15 +132,19 @@ class Predictor:
     def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
         """Answers one by one, memory flat; unreadable images as ``BadImage``."""
         for read, logits, bad in self._batches(samples):
-            probabilities = np.exp(log_softmax(logits)).astype(np.float32)
-            for sample, row in zip(read, probabilities, strict=True):
-                yield Prediction(sample.path, self.classes, row)
+            probabilities = np.exp(log_probabilities(logits, self.task)).astype(np.float32)
+            marks = self.decision.marks(probabilities) if self.task == "multi" else None
+            for i, (sample, row) in enumerate(zip(read, probabilities, strict=True)):
+                yield Prediction(
+                    sample.path, self.classes, row, None if marks is None else marks[i]
+                )
             yield from bad
 
     def predictions(
         self, samples: Sequence[Sample], *, tick: Callable[[int], None] = lambda n: None
     ) -> tuple[Predictions, list[BadImage]]:
-        """Labelled images, whose targets index ``classes``, as ``Predictions``.
+        """Labelled images, whose targets index ``classes``, as ``Predictions``; of task multi with
+        the classes that the model's thresholds give each.
 
         Raises:
             DataError: none of them can be read.
@@ -128,20 +152,22 @@ class Predictor:
         kept: list[Sample] = []
         logits: list[npt.NDArray[np.float32]] = []
         failed: list[BadImage] = []
-        for read, found, bad in self._batches(samples):
+        for read, answers, bad in self._batches(samples):
             kept += read
-            logits.append(found)
+            logits.append(answers)
             failed += bad
             tick(len(read) + len(bad))
         if not kept:
             raise DataError(f"none of the {len(failed)} images can be read")
-        return Predictions(
+        found = Predictions(
             logits=np.concatenate(logits),
-            targets=np.array([-1 if s.target is None else s.target for s in kept], np.int64),
+            targets=target_array(kept, len(self.classes), self.task),
             paths=tuple(sample.path for sample in kept),
             classes=self.classes,
+            task=self.task,
             groups=groups_of(kept),
-        ), failed
+        )
+        return decided(found, self.decision) if self.task == "multi" else found, failed
 
     def _batches(
         self, samples: Iterable[Sample]

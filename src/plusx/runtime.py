@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -110,3 +111,9 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where files are kept that can be made again: ``PLUSX_CACHE``, else ``~/.cache/plusx``."""
+    said = os.environ.get("PLUSX_CACHE")
+    return Path(said) if said else Path.home() / ".cache" / "plusx"

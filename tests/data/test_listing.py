@@ -42,20 +42,6 @@ def test_neither(tmp_path: Path, name: str, word: str) -> None:
     assert str(root / name) in str(caught.value)
 
 
-def test_exclude(tmp_path: Path) -> None:
-    root = fill(
-        tmp_path, "a/1.png", "a/2.png", "a/bad_1.png", "a/bad_2.png", "b/[1].png", "b/1.png"
-    )
-    listing = read_listing(root, exclude=["a/1.png", "a/bad_*", "b/[1].png"])
-    assert names(root, listing.samples) == ["a/2.png", "b/1.png"]
-    absolute = read_listing(root, exclude=[str(root / "a" / "1.png")])
-    assert len(absolute.samples) == 5
-    with pytest.raises(DataError, match=r"'a/3\.png' matches no image"):
-        read_listing(root, exclude=["a/3.png"])
-    with pytest.raises(DataError, match="'b' has no usable image left"):
-        read_listing(root, exclude=["b/*"])
-
-
 def test_drop_removes_by_path() -> None:
     samples = tuple(Sample(f"{i}.png", i % 2) for i in range(6))
     listing = Listing(".", ("a", "b"), samples)

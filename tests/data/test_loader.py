@@ -58,14 +58,12 @@ def test_every_sample_once_in_order(n: int, batch_size: int, threads: int, prefe
     )
     for number, batch in enumerate(batches):
         assert batch.images.dtype == torch.float32
-        assert batch.targets.dtype == batch.index.dtype == torch.int64
-        assert batch.images.shape[0] == len(batch.targets) == len(batch.index)
+        assert batch.index.dtype == torch.int64
+        assert len(batch.images) == len(batch.index)
         first = number * batch_size
         assert len(batch.index) + len(batch.bad) == min(batch_size, n - first)
         assert all(first <= i < first + batch_size for i in batch.index.tolist())
         assert batch.images[:, 0, 0, 0].tolist() == batch.index.tolist()
-        for i, target in zip(batch.index.tolist(), batch.targets.tolist(), strict=True):
-            assert target == (-1 if given_samples[i].target is None else given_samples[i].target)
         index += batch.index.tolist()
         bad += batch.bad
     assert index == [i for i in range(n) if i % 7 != 3]
@@ -299,7 +297,6 @@ def test_files_to_batches(tmp_path: Path) -> None:
     for batch in batches:
         values = (batch.images.mean(dim=(1, 2, 3)) * 255).round().long()
         assert torch.equal(values, batch.index)
-        assert (batch.targets == -1).all()
     assert sorted(b.path for batch in batches for b in batch.bad) == [
         b.path for b in gather_facts([s.path for s in listed], processes=2).errors
     ]

@@ -56,7 +56,7 @@ def test_class_f1_of_many_classes_says_what_it_leaves_out(synthetic: Make) -> No
 
 
 def test_learning_curves_show_the_probe() -> None:
-    found = texts(learning_curves(HISTORY, probe_top1=0.925))
+    found = texts(learning_curves(HISTORY, probe=0.925))
     assert {"training loss", "validation top-1", "probe 92.5%"} <= set(found)
     assert not any("probe" in text for text in texts(learning_curves(HISTORY)))
     assert "1" in texts(learning_curves(HISTORY[:1]))
@@ -73,12 +73,12 @@ def test_names_are_taken_as_they_are(called: Make) -> None:
 
 def test_pictures_are_the_same_bytes_each_time_and_in_threads(synthetic: Make) -> None:
     e = evaluate(synthetic(100, 6))
-    expected = confusion_matrix(e), class_f1(e), learning_curves(HISTORY, probe_top1=0.9)
+    expected = confusion_matrix(e), class_f1(e), learning_curves(HISTORY, probe=0.9)
     found: list[tuple[str, str, str]] = []
     threads = [
         threading.Thread(
             target=lambda: found.append(
-                (confusion_matrix(e), class_f1(e), learning_curves(HISTORY, probe_top1=0.9))
+                (confusion_matrix(e), class_f1(e), learning_curves(HISTORY, probe=0.9))
             )
         )
         for _ in range(3)

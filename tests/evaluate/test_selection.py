@@ -5,68 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from plusx.errors import DataError, PlusxError, UsageError
-from plusx.evaluate import Predictions, cross_fit, evaluate
-from plusx.evaluate.selection import halves, top1_then_nll
+from plusx.errors import DataError, PlusxError
+from plusx.evaluate import Predictions
+from plusx.evaluate.selection import figure_then_nll, halves
 
 Make = Callable[..., Predictions]
-
-
-def relit(p: Predictions, logits: np.ndarray) -> Predictions:
-    return Predictions(logits.astype(np.float32), p.targets, p.paths, p.classes, p.task, p.groups)
-
-
-def chance(p: Predictions, count: int) -> list[Predictions]:
-    """Candidates that know nothing: logits drawn at random."""
-    rng = np.random.default_rng(5)
-    return [relit(p, rng.normal(size=p.logits.shape)) for _ in range(count)]
-
-
-def test_a_clear_winner_is_chosen_on_both_halves(synthetic: Make) -> None:
-    weak, strong = synthetic(100, 4, signal=0.5), synthetic(100, 4, signal=6.0)
-    fit = cross_fit([weak, strong, weak], seed=0)
-    assert fit.chosen == (1, 1)
-    assert fit.best == 1
-    np.testing.assert_array_equal(fit.predictions.logits, strong.logits)
-    assert fit.predictions.paths == strong.paths
-    assert fit.predictions.features is None
-
-
-def test_each_half_is_judged_by_what_the_other_chose(synthetic: Make) -> None:
-    p = synthetic(60, 3)
-    half = halves(p, seed=3)
-    truth = np.eye(3)[p.targets] * 5
-    good = [relit(p, np.where((half == side)[:, None], truth, -truth)) for side in (0, 1)]
-    fit = cross_fit(good, seed=3)
-    np.testing.assert_array_equal(fit.half, half)
-    assert fit.chosen == (0, 1)
-    # What is perfect on one half is all wrong on the other: honest top1 is 0, the naive one 1/2.
-    assert evaluate(fit.predictions).figure("top1").value == 0
-
-
-def test_choosing_among_candidates_that_know_nothing_gains_nothing(synthetic: Make) -> None:
-    p = synthetic(400, 2)
-    candidates = chance(p, 200)
-    fit = cross_fit(candidates, seed=0)
-    naive = evaluate(candidates[fit.best]).figure("top1").value
-    assert naive > 0.55
-    honest = evaluate(fit.predictions).figure("top1")
-    assert honest.low < 0.5 < honest.high
-
-
-def test_ties_go_to_lower_nll_and_then_to_the_earlier(synthetic: Make) -> None:
-    p = synthetic(40, 2, signal=8.0)
-    assert (p.predicted == p.targets).all()
-    surer = relit(p, p.logits * 2)
-    assert cross_fit([p, surer], seed=0).best == 1
-    assert cross_fit([p, p, p], seed=0).best == 0
-    assert cross_fit([p, p, p], seed=0).chosen == (0, 0)
-
-
-def test_another_score_may_choose(synthetic: Make) -> None:
-    weak, strong = synthetic(50, 2, signal=0.5), synthetic(50, 2, signal=6.0)
-    fit = cross_fit([weak, strong], seed=0, score=lambda p: tuple(-x for x in top1_then_nll(p)))
-    assert fit.best == 0
 
 
 @pytest.mark.parametrize(("n", "k"), [(101, 2), (100, 7), (999, 30)])
@@ -102,45 +45,44 @@ def test_groups_of_one_class_each_are_spread_over_the_halves(called: Make) -> No
 
 
 def test_two_images_per_class_suffice_and_one_does_not(called: Make) -> None:
-    fit = cross_fit([called([(0, 0), (0, 0), (1, 1), (1, 0)], 3)], seed=0)
-    assert sorted(fit.half[:2]) == sorted(fit.half[2:]) == [0, 1]
+    half = halves(called([(0, 0), (0, 0), (1, 1), (1, 0)], 3), seed=0)
+    assert sorted(half[:2]) == sorted(half[2:]) == [0, 1]
     with pytest.raises(DataError, match=r"class 'c1' has 1 image"):
-        cross_fit([called([(0, 0), (0, 0), (1, 1)], 2)], seed=0)
+        halves(called([(0, 0), (0, 0), (1, 1)], 2), seed=0)
 
 
 def test_one_group_or_no_image_cannot_be_halved(called: Make) -> None:
     p = called([(0, 0), (0, 0), (1, 1), (1, 0)], 2)
     grouped = Predictions(p.logits, p.targets, p.paths, p.classes, groups=("a",) * 4)
     with pytest.raises(DataError, match="1 groups cannot make two halves"):
-        cross_fit([grouped], seed=0)
+        halves(grouped, seed=0)
     with pytest.raises(PlusxError, match="0 images"):
-        cross_fit([p.take([])], seed=0)
+        halves(p.take([]), seed=0)
 
 
 def test_unlabelled_images_are_refused_by_name(called: Make) -> None:
     p = called([(0, 0), (0, 0), (1, 1), (1, 0)], 2)
     unlabelled = Predictions(p.logits, np.array([0, 0, -1, 1]), p.paths, p.classes)
     with pytest.raises(DataError, match=r"2\.jpg: has no label"):
-        cross_fit([unlabelled], seed=0)
+        halves(unlabelled, seed=0)
 
 
-def test_candidates_must_be_of_the_same_images(synthetic: Make) -> None:
-    p = synthetic(20, 2)
-    with pytest.raises(UsageError, match=r"candidates\[1\]\.paths differs"):
-        cross_fit([p, p.take(list(range(19, -1, -1)))], seed=0)
-    other = Predictions(p.logits, 1 - p.targets, p.paths, p.classes)
-    with pytest.raises(UsageError, match=r"candidates\[1\]\.targets differ"):
-        cross_fit([p, other], seed=0)
-    with pytest.raises(UsageError, match="empty"):
-        cross_fit([], seed=0)
+def test_the_score_is_the_figure_and_then_the_likelihood(called: Make) -> None:
+    p = called([(0, 0), (0, 1), (1, 1), (1, 1)], 2)
+    top1, likelihood = figure_then_nll(p)
+    assert top1 == 0.75
+    assert likelihood < 0
+    surer = Predictions(p.logits * 2, p.targets, p.paths, p.classes)
+    assert figure_then_nll(surer)[0] == 0.75
 
 
-def test_multi_chooses_by_nll(synthetic: Make) -> None:
-    rng = np.random.default_rng(0)
-    targets = rng.random((40, 3)) < 0.4
-    paths, classes = tuple(map(str, range(40))), ("a", "b", "c")
-    good = Predictions(
-        np.where(targets, 2, -2).astype(np.float32), targets, paths, classes, "multi"
-    )
-    fit = cross_fit([relit(good, -good.logits), good], seed=0)
-    assert (fit.best, fit.chosen) == (1, (1, 1))
+def test_multi_scores_the_order_of_the_images_and_then_the_likelihood() -> None:
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
+    names, classes = tuple("abcd"), ("x", "y", "never")
+    right = np.where(targets, 2, -2).astype(np.float32)
+    good = figure_then_nll(Predictions(right, targets, names, classes, "multi"))
+    bad = figure_then_nll(Predictions(-right, targets, names, classes, "multi"))
+    dull = figure_then_nll(Predictions(right / 4, targets, names, classes, "multi"))
+    assert good[0] == dull[0] == 1.0
+    assert bad[0] < 0.6
+    assert good > dull > bad

@@ -12,6 +12,7 @@ from plusx.errors import ArtifactError, DataError, PlusxError, UsageError
 from plusx.evaluate import Predictions
 from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice
+from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch, History
 from plusx.fit.loop import Hardware, copy_state, make_optimizer, train_network
 from plusx.fit.recipe import Recipe, default_epochs, default_lr
@@ -61,7 +62,7 @@ def go(folder: Path, net: nn.Module, epochs: int = 3, **changes: object) -> tupl
     choice = Choice(val.validation(), seed=0)
     rows = train_network(
         net, train, val, recipe=recipe(epochs=epochs, **changes), hardware=CPU, choice=choice,
-        folder=folder,
+        criterion=make_criterion("single"), folder=folder,
     )  # fmt: skip
     return rows, choice
 
@@ -108,7 +109,8 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path: Path) 
     with pytest.raises(Enough):
         train_network(
             stopped, Points(16), val, recipe=recipe(epochs=6), hardware=CPU,
-            choice=Choice(val.validation(), seed=0), folder=tmp_path / "parts", tick=stop,
+            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+            folder=tmp_path / "parts", tick=stop,
         )  # fmt: skip
     resumed = linear()
     again, chosen_again = go(tmp_path / "parts", resumed, epochs=6)
@@ -127,7 +129,8 @@ def test_a_checkpoint_of_other_validation_images_is_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match="validation images are not those"):
         train_network(
             linear(), Points(16), val, recipe=recipe(), hardware=CPU,
-            choice=Choice(val.validation(), seed=0), folder=tmp_path,
+            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+            folder=tmp_path,
         )  # fmt: skip
 
 

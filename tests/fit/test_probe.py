@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from plusx.errors import UsageError
 from plusx.fit import probe, softmax
 from plusx.fit.probe import GRID, Head, cross_validate, fit_probe
+from plusx.fit.rows import deal_folds
 
 
 @pytest.fixture(autouse=True)
@@ -116,10 +117,10 @@ def test_the_penalty_is_strong_on_hard_data_and_weak_on_easy() -> None:
     for fitted in (hard, easy):
         nll = dict(zip(fitted.grid, fitted.cv_nll, strict=True))
         assert fitted.grid == GRID
-        assert len(fitted.cv_top1) == len(GRID)
+        assert len(fitted.cv_right) == len(GRID)
         assert nll[fitted.penalty] < min(fitted.cv_nll) + 0.1
         assert fitted.penalty >= min(nll, key=nll.__getitem__)
-    assert easy.cv_top1[GRID.index(easy.penalty)] > 0.97
+    assert easy.cv_right[GRID.index(easy.penalty)] > 0.97
     assert easy.head.weight.shape == (3, 40)
     assert easy.head.weight.dtype == easy.head.bias.dtype == np.float32
 
@@ -130,11 +131,11 @@ def test_cross_validated_top1_tells_what_new_images_give() -> None:
     result = cross_validate(features[train], y[train], classes=3)
     head = fit_probe(features[train], y[train], classes=3).head
     new = (head.logits(features[rest]).argmax(1) == y[rest]).mean()
-    assert result.top1.low < new < result.top1.high
-    assert result.top1.value == pytest.approx(np.mean(result.top1_repeats))
-    assert result.spread == pytest.approx(np.std(result.top1_repeats, ddof=1))
+    assert result.figure.low < new < result.figure.high
+    assert result.figure.value == pytest.approx(np.mean(result.by_repeat))
+    assert result.spread == pytest.approx(np.std(result.by_repeat, ddof=1))
     assert result.logits.shape == (10, 300, 3)
-    width = result.top1.high - result.top1.low
+    width = result.figure.high - result.figure.low
     assert width == pytest.approx(2 * 1.96 * np.sqrt(new * (1 - new) / 300), rel=0.2)
 
 
@@ -142,7 +143,8 @@ def test_pure_noise_stays_at_chance() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(100) % 2
     found = [
-        cross_validate(rng.normal(size=(100, 300)), y, classes=2, repeats=3).top1 for _ in range(8)
+        cross_validate(rng.normal(size=(100, 300)), y, classes=2, repeats=3).figure
+        for _ in range(8)
     ]
     assert 0.44 < np.mean([figure.value for figure in found]) < 0.56
     assert sum(figure.low < 0.5 < figure.high for figure in found) >= 6
@@ -158,7 +160,7 @@ def test_neither_head_nor_penalty_sees_the_held_out_labels() -> None:
     rows = softmax.Design.of(features, groups)
     found = []
     for labels in (y, changed):
-        cost = np.ones(len(y))
+        cost = np.ones((len(y), 1))
         choice = probe._nested_choice(rows, labels, 3, cost, fold, 4)
         found.append((choice, probe._out_of_fold(rows, labels, 3, cost, fold, choice)))
     (choice, logits), (choice_changed, logits_changed) = found
@@ -177,12 +179,12 @@ def test_groups_stay_whole_and_widen_the_interval() -> None:
     y = np.array([0, 1, 2] * 7)[:20][patient]
     alone = cross_validate(features, y, classes=3, repeats=2)
     whole = cross_validate(features, y, classes=3, repeats=2, groups=names)
-    assert alone.top1.value > 0.9  # a leak
-    assert whole.top1.value < 0.6
+    assert alone.figure.value > 0.9  # a leak
+    assert whole.figure.value < 0.6
     for repeat in whole.folds:
         assert all(len(set(repeat[patient == p])) == 1 for p in range(20))
-    count, value = 120, whole.top1.value
-    assert whole.top1.high - whole.top1.low > 3.5 * np.sqrt(value * (1 - value) / count)
+    count, value = 120, whole.figure.value
+    assert whole.figure.high - whole.figure.low > 3.5 * np.sqrt(value * (1 - value) / count)
     leaky, honest = (fit_probe(features, y, classes=3, groups=g) for g in (None, names))
     assert min(leaky.cv_nll) < 0.5 < min(honest.cv_nll)
 
@@ -191,7 +193,7 @@ def test_groups_stay_whole_and_widen_the_interval() -> None:
 @settings(max_examples=40, deadline=None)
 def test_folds_are_stratified(counts: list[int], seed: int) -> None:
     y = np.repeat(np.arange(len(counts)), counts)
-    dealt = probe._deal(y, np.arange(len(y)), 5, np.random.default_rng(seed))
+    dealt = deal_folds(y, np.arange(len(y)), 5, np.random.default_rng(seed))
     sizes = np.bincount(dealt, minlength=5)
     assert sizes.max() - sizes.min() <= 1
     for label in range(len(counts)):
@@ -320,7 +322,7 @@ def test_few_large_groups_of_many_images() -> None:
     features, y = blobs(2500, 5, 2, gap=4.0)
     for seed in range(5):  # two groups leave three of the five folds empty
         fitted = fit_probe(features, y, classes=2, seed=seed, groups=np.arange(2500) // 1250)
-        assert max(fitted.cv_top1) > 0.7
+        assert max(fitted.cv_right) > 0.7
 
 
 def test_a_sample_for_the_fit_is_not_the_sample_that_chose(
@@ -344,13 +346,13 @@ def test_photographs_as_thumbnails_are_told_apart_a_little(shared_data: Path) ->
     y = np.array([f.parent.name == "bees" for f in files], np.int64)
     result = cross_validate(np.stack(small).reshape(len(y), -1), y, classes=2, repeats=2)
     assert len(y) == 396
-    assert 0.55 < result.top1.value < 0.85
+    assert 0.55 < result.figure.value < 0.85
 
 
 def test_a_large_group_is_dealt_first_and_balanced_by_the_small() -> None:
     groups = np.concatenate([np.zeros(20, np.int64), np.arange(1, 81)])
     for seed in range(5):
-        dealt = probe._deal(np.arange(100) % 2, groups, 5, np.random.default_rng(seed))
+        dealt = deal_folds(np.arange(100) % 2, groups, 5, np.random.default_rng(seed))
         assert np.bincount(dealt, minlength=5).tolist() == [20] * 5
 
 

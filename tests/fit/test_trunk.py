@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from plusx.data import Augmentation, Preprocessing, Sample, read_image, read_listing
+from plusx.data.records import target_array
 from plusx.engines import TorchEngine
 from plusx.fit.features import first_pass
 from plusx.fit.inputs import CachedViews, Feed, StreamedImages
@@ -34,7 +35,8 @@ def streamed(
     seed: int = 0,
 ) -> StreamedImages:
     return StreamedImages(
-        samples, SIZE, augmentation=Augmentation.light(100, size=32),
+        samples, SIZE, targets=target_array(samples, 2, "single"),
+        augmentation=Augmentation.light(100, size=32),
         feed=Feed(batch_size=5, threads=threads, seed=seed), trunk=trunk,
         on_bad=lambda bad: pytest.fail(str(bad)),
     )  # fmt: skip

@@ -17,7 +17,9 @@ Examples:
 
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
-    data: Annotated[str, typer.Argument(help="Class folders (with or without splits), or a CSV.")],
+    data: Annotated[
+        str, typer.Argument(help="Class folders (with or without splits), a CSV or Parquet file.")
+    ],
     split: Annotated[
         str | None,
         typer.Option(help="train, val, test or all [default: test, else val, else all]."),
@@ -63,7 +65,7 @@ def evaluate(
         print(f"{found['n']} images ({found['split']})")
         for name, value in found["figures"].items():
             if value is not None and name != "nll":
-                print(f"{name:<20} {figure(value)}")
+                print(f"{name:<22} {figure(value)}")
         _classes(found)
     if out is not None:  # after the figures were shown: a full disk shall not cost them
         write_json(Path(out), found)
@@ -97,16 +99,17 @@ def _classes(found: dict[str, Any]) -> None:
 
     seen = [one for one in found["per_class"] if one["support"]]
     table = Table(title=None)
-    for name in ("class", "precision", "recall", "f1", "support"):
-        table.add_column(name, justify="left" if name == "class" else "right")
+    figures = ["precision", "recall", "f1"] + ["average_precision"] * (found["task"] == "multi")
+    for name in ("class", *figures, "support"):
+        table.add_column(name.replace("_", " "), justify="left" if name == "class" else "right")
     for one in seen[:50]:
-        cells = [_share(one[name]) for name in ("precision", "recall", "f1")]
+        cells = [_share(one[name]) for name in figures]
         table.add_row(str(one["class"]), *cells, str(one["support"]))
     console = Console()
     console.print(table, markup=False)
     if len(seen) > 50:
         print(f"and {len(seen) - 50} classes more (--json has all)")
-    if len(seen) <= 20:
+    if len(seen) <= 20 and found["confusion"] is not None:
         _confusion(found, [str(one["class"]) for one in seen])
 
 

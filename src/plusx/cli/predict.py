@@ -22,7 +22,7 @@ def predict(
     out: Annotated[
         str | None, typer.Option(help="FILE.csv, .jsonl or .parquet instead of the terminal.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
@@ -40,7 +40,7 @@ def predict(
     from pathlib import Path
 
     from plusx.data import BadImage, unlabelled
-    from plusx.jobs.predictions_file import Write, as_json_line, predictions_file
+    from plusx.jobs.predictions_file import Write, as_json_line, layout_of, predictions_file
     from plusx.jobs.talk import Talk
     from plusx.predict import Prediction, Predictor
 
@@ -48,15 +48,14 @@ def predict(
     predictor = Predictor(
         run, device=device, precision=precision, batch_size=batch_size, threads=threads
     )
-    top = min(top, len(predictor.classes))
+    layout = layout_of(predictor, top)
     bad: list[BadImage] = []
 
     def show(prediction: Prediction) -> None:
         if as_json:
-            print(as_json_line(prediction, top))
+            print(as_json_line(prediction, layout))
             return
-        ranked = "  ".join(f"{label} {p:.3f}" for label, p in prediction.top(top))
-        print(f"{prediction.path}: {ranked}")
+        print(f"{prediction.path}: {layout.words(prediction)}")
 
     def say(item: BadImage) -> None:
         bad.append(item)
@@ -64,7 +63,7 @@ def predict(
 
     talk = Talk()
     count = 0
-    target = nullcontext(show) if out is None else predictions_file(Path(out), top)
+    target = nullcontext(show) if out is None else predictions_file(Path(out), layout)
     with target as opened, talk.counting("predicting", shown=out is not None) as tick:
         write: Write = opened
         for answer in predictor.stream(samples):

@@ -22,7 +22,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Folders [train|val|test/]<class>/, or a CSV path,label[,split][,group]."
+            help="Folders [train|val|test/]<class>/, or CSV/Parquet path,label[,split][,group]."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder [default: runs/NAME-N].")] = None,
@@ -132,7 +132,8 @@ def train(
     headline = run.metrics["headline"]
     print(f"ships:   {run.metrics['chosen']['text']}")
     if headline is not None:
-        print(f"top-1:   {figure(headline)}  ({headline['method']}, n = {headline['n']})")
+        name = {"top1": "top-1:", "mean_average_precision": "mAP:"}[headline["figure"]]
+        print(f"{name:<8} {figure(headline)}  ({headline['method']}, n = {headline['n']})")
     print(f"model:   {run.model_path}")
     print(f"report:  {run.report_path}")
     print(f"next:    plusx predict {run.path} IMAGE...")

@@ -5,11 +5,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from plusx.data.records import Listing, Sample
+from plusx.data.records import Listing, Sample, Task
 from plusx.errors import DataError
 
-Row = tuple[str, str, str | None, str | None]
+Label = str | tuple[str, ...]
+"""A class name (task single), or the names of all an image's classes (task multi)."""
+
+Row = tuple[str, Label, str | None, str | None]
 """(path, label, split, group)"""
+
+SEPARATOR = ";"
+"""Between the labels of one image; no class of task multi has it in its name."""
 
 SPLIT_NAMES = {
     "train": "train",
@@ -29,35 +35,64 @@ def quoted(names: Iterable[str], *, most: int = 10) -> str:
 
 
 def assemble(
-    root: str, rows: Sequence[Row], *, where: str, training: bool, ignored: int = 0
+    root: str,
+    rows: Sequence[Row],
+    *,
+    where: str,
+    training: bool,
+    task: Task = "single",
+    names: Iterable[str] = (),
+    ignored: int = 0,
+    unlabelled: int = 0,
 ) -> Listing:
     """Number the classes by name and check that the rows make a data set.
 
     Args:
         root: becomes ``Listing.root``.
-        rows: one for each image.
+        rows: one for each labelled image.
         where: the folder or file that errors name.
         training: also require what training needs: two classes, and a train split holding
             every class where there are splits.
+        task: the kind of the rows' labels.
+        names: classes to have besides those of the rows.
         ignored: becomes ``Listing.ignored``.
+        unlabelled: becomes ``Listing.unlabelled``.
 
     Raises:
         DataError: no rows; class names that look alike; and with ``training`` one class only,
             no train split, or a class of another split that train lacks.
     """
     if not rows:
-        raise DataError(f"{where}: holds no image")
-    classes = tuple(sorted({label for _, label, _, _ in rows}))
+        raise DataError(f"{where}: holds no {'labelled ' if unlabelled else ''}image")
+    classes = tuple(sorted(set(names).union(*(names_of(label) for label in _kinds(rows)))))
     _refuse_lookalikes(classes, where)
     if training:
         _check_splits(rows, where)
         if len(classes) < 2:
-            raise DataError(
-                f"{where}: holds only one class, {classes[0]!r}; a classifier needs at least two"
-            )
+            said = f"only one class, {classes[0]!r}" if classes else "no class"
+            raise DataError(f"{where}: holds {said}; a classifier needs at least two")
     number = {name: i for i, name in enumerate(classes)}
-    samples = tuple(Sample(path, number[label], split, group) for path, label, split, group in rows)
-    return Listing(root, classes, samples, ignored=ignored, source=where)
+    targets: dict[Label, int | tuple[int, ...]] = {
+        label: number[label]
+        if isinstance(label, str)
+        else tuple(sorted(number[name] for name in label))
+        for label in _kinds(rows)
+    }
+    samples = tuple(
+        Sample(path, targets[label], split, group) for path, label, split, group in rows
+    )
+    return Listing(
+        root, classes, samples, task=task, ignored=ignored, unlabelled=unlabelled, source=where
+    )
+
+
+def names_of(label: Label) -> tuple[str, ...]:
+    """The class names that a label holds."""
+    return (label,) if isinstance(label, str) else label
+
+
+def _kinds(rows: Sequence[Row]) -> set[Label]:
+    return {label for _, label, _, _ in rows}
 
 
 def _refuse_lookalikes(classes: Sequence[str], where: str) -> None:
@@ -76,7 +111,7 @@ def _check_splits(rows: Sequence[Row], where: str) -> None:
     labels: dict[str, set[str]] = {}
     for _, label, split, _ in rows:
         if split is not None:
-            labels.setdefault(split, set()).add(label)
+            labels.setdefault(split, set()).update(names_of(label))
     if not labels:
         return
     if "train" not in labels:

@@ -14,43 +14,47 @@ from itertools import chain
 
 from plusx.data.classes import quoted
 from plusx.data.folder import images_below, is_image_name, read_folder
-from plusx.data.manifest import read_manifest
-from plusx.data.records import BadImage, Listing, Sample
+from plusx.data.hf_dataset import dataset_images, is_dataset, read_dataset
+from plusx.data.manifest import is_manifest, read_manifest
+from plusx.data.records import BadImage, Listing, Sample, Task
 from plusx.errors import DataError
+
+_GIVE = "give a folder of class folders, or a CSV or Parquet file (path,label[,split][,group])"
 
 PathLike = str | os.PathLike[str]
 
 
-def read_listing(
-    source: PathLike, *, exclude: Iterable[str] = (), training: bool = True
-) -> Listing:
-    """List the images of a folder or of a CSV file.
+def read_listing(source: PathLike, *, training: bool = True, task: Task | None = None) -> Listing:
+    """List the images of a folder, a manifest, or a data set that Hugging Face datasets saved.
 
     Args:
-        source: a folder (see :func:`read_folder`) or a ``.csv`` file (see :func:`read_manifest`).
-        exclude: images to leave out: paths, relative to the listing's root or as listed, or
-            patterns such as ``train/cat/bad_*`` (where ``*`` also crosses folders).
+        source: a folder (see :func:`read_folder`), a ``.csv`` or ``.parquet`` file (see
+            :func:`read_manifest`), or a folder that ``save_to_disk`` wrote (see
+            :func:`plusx.data.hf_dataset.read_dataset`).
         training: require what training needs; False to read images for evaluation.
+        task: what a model's task asks of the labels; by default the labels tell.
 
     Raises:
-        DataError: the source cannot be used, or an item of ``exclude`` matches no image.
+        DataError: the source cannot be used, or has labels of another task.
+        MissingExtra: Parquet or a saved data set, without the library that reads it.
     """
     where = os.fspath(source)
     if not where:
-        raise DataError("the name of the data is empty; give a folder of class folders, or a CSV")
+        raise DataError(f"the name of the data is empty; {_GIVE}")
     if os.path.isdir(where):
-        listing = read_folder(where, training=training)
-    elif where.lower().endswith(".csv"):
-        listing = read_manifest(where, training=training)
-    elif os.path.exists(where):
-        raise DataError(
-            f"{where}: is a single file; give a folder of class folders, or a CSV file "
-            "(path,label[,split][,group])"
-        )
-    else:
-        raise DataError(f"{where}: does not exist; give a folder of class folders, or a CSV file")
-    unwanted = _matching(listing, list(exclude))
-    return drop(listing, [BadImage(path, "excluded") for path in unwanted])
+        if is_dataset(where):
+            return read_dataset(where, training=training, task=task)
+        if task == "multi":
+            raise DataError(
+                f"{where}: is a folder, which gives an image one label, and the model gives it any "
+                "number; give a CSV or Parquet file (path,label or path and a 0/1 column a class)"
+            )
+        return read_folder(where, training=training)
+    if is_manifest(where):
+        return read_manifest(where, training=training, task=task)
+    if os.path.exists(where):
+        raise DataError(f"{where}: is a single file, and no manifest; {_GIVE}")
+    raise DataError(f"{where}: does not exist; {_GIVE}")
 
 
 def drop(listing: Listing, bad: Iterable[BadImage]) -> Listing:
@@ -66,15 +70,17 @@ def drop(listing: Listing, bad: Iterable[BadImage]) -> Listing:
     kept = tuple(sample for sample in listing.samples if sample.path not in reasons)
     gone = [sample for sample in listing.samples if sample.path in reasons]
     has_train = any(sample.split == "train" for sample in listing.samples)
-    left = {s.target for s in kept if not has_train or s.split == "train"}
+    left = {k for s in kept if not has_train or s.split == "train" for k in s.targets}
     for sample in gone:
         counts = not has_train or sample.split == "train"
-        if counts and sample.target is not None and sample.target not in left:
-            files = [s for s in gone if s.target == sample.target and s.split == sample.split]
+        for lost in sample.targets if counts else ():
+            if lost in left:
+                continue
+            files = [s for s in gone if lost in s.targets and s.split == sample.split]
             said = "; ".join(f"{s.path}: {reasons[s.path]}" for s in files[:5])
             more = f"; and {len(files) - 5} more" if len(files) > 5 else ""
             raise DataError(
-                f"{listing.source}: class {listing.classes[sample.target]!r} has no usable image "
+                f"{listing.source}: class {listing.classes[lost]!r} has no usable image "
                 f"left{' in train' if has_train else ''} ({said}{more})"
             )
     for split in sorted({s.split for s in gone if s.split} - {s.split for s in kept if s.split}):
@@ -104,11 +110,17 @@ def align(listing: Listing, classes: Iterable[str]) -> tuple[Listing, tuple[str,
             f"{listing.source}: classes unknown to the model: {quoted(unknown)}; "
             f"the model knows {quoted(known, most=30)}"
         )
-    samples = tuple(
-        s if s.target is None else replace(s, target=number[listing.classes[s.target]])
-        for s in listing.samples
-    )
-    present = {sample.target for sample in samples}
+    renamed = [number[name] for name in listing.classes]
+    targets: dict[int | tuple[int, ...] | None, int | tuple[int, ...] | None] = {
+        target: tuple(sorted(renamed[k] for k in target))
+        if isinstance(target, tuple)
+        else target
+        if target is None
+        else renamed[target]
+        for target in {s.target for s in listing.samples}
+    }
+    samples = tuple(replace(s, target=targets[s.target]) for s in listing.samples)
+    present = {k for target in targets.values() for k in Sample("", target).targets}
     absent = tuple(name for i, name in enumerate(known) if i not in present)
     return replace(listing, classes=known, samples=samples), absent
 
@@ -131,7 +143,9 @@ def unlabelled(sources: PathLike | Iterable[PathLike]) -> Iterator[Sample]:
 
 
 def _stream(source: str) -> Iterator[Sample]:
-    if os.path.isdir(source):
+    if os.path.isdir(source) and is_dataset(source):
+        paths, problem = dataset_images(source), "holds no image"
+    elif os.path.isdir(source):
         paths, problem = images_below(source), "holds no image"
     elif os.path.lexists(source):
         paths, problem = iter([source]), ""
@@ -188,25 +202,3 @@ def _names(folder: str) -> list[str]:
         return []
     except PermissionError as error:
         raise DataError(f"{folder}: no permission to read this folder") from error
-
-
-def _matching(listing: Listing, exclude: list[str]) -> set[str]:
-    """Paths of the samples that the items of ``exclude`` name."""
-    if not exclude:
-        return set()
-    names = {os.path.relpath(s.path, listing.root).replace(os.sep, "/"): s.path
-             for s in listing.samples}  # fmt: skip
-    listed = set(names.values())
-    unwanted: set[str] = set()
-    for item in exclude:
-        relative = item.replace(os.sep, "/")
-        if relative in names:
-            hits = {names[relative]}
-        elif item in listed:
-            hits = {item}
-        else:
-            hits = {names[n] for n in fnmatch.filter(names, relative)}
-        if not hits:
-            raise DataError(f"exclude {item!r} matches no image of {listing.source}")
-        unwanted |= hits
-    return unwanted

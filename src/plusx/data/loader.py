@@ -15,7 +15,7 @@ from plusx.data.records import BadImage, Batch, Sample
 from plusx.data.remarks import Remarks
 from plusx.errors import UnreadableImage, UsageError
 
-Item = tuple[int, Sample, "torch.Tensor | BadImage"]
+Item = tuple[int, "torch.Tensor | BadImage"]
 
 
 def load_batches(
@@ -51,9 +51,9 @@ def load_batches(
     def read_one(numbered: tuple[int, Sample]) -> Item:
         index, sample = numbered
         try:
-            return index, sample, read(sample, index)
+            return index, read(sample, index)
         except UnreadableImage as error:
-            return index, sample, BadImage(sample.path, error.reason)
+            return index, BadImage(sample.path, error.reason)
 
     items = map_ordered(
         read_one,
@@ -119,16 +119,13 @@ def _batches(items: Iterator[Item], batch_size: int) -> Iterator[Batch]:
     shape: tuple[int, ...] = (0, 0, 0)
     try:
         while group := list(islice(items, batch_size)):
-            images = [image for _, _, image in group if isinstance(image, torch.Tensor)]
-            good = [(i, s) for i, s, image in group if isinstance(image, torch.Tensor)]
+            images = [image for _, image in group if isinstance(image, torch.Tensor)]
+            good = [i for i, image in group if isinstance(image, torch.Tensor)]
             shape = tuple(images[0].shape) if images else shape
             yield Batch(
                 images=_stack(images) if images else torch.empty((0, *shape)),
-                targets=torch.tensor(
-                    [-1 if s.target is None else s.target for _, s in good], dtype=torch.int64
-                ),
-                index=torch.tensor([i for i, _ in good], dtype=torch.int64),
-                bad=[image for _, _, image in group if isinstance(image, BadImage)],
+                index=torch.tensor(good, dtype=torch.int64),
+                bad=[image for _, image in group if isinstance(image, BadImage)],
             )
     finally:
         close = getattr(items, "close", None)

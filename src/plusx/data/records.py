@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     import torch
 
 Task = Literal["single", "multi"]
+
+Targets = NDArray[np.int64] | NDArray[np.bool_]
+"""(n,) int64 for task ``single``, (n, K) bool for task ``multi``."""
 
 SPLITS = ("train", "val", "test")
 
@@ -20,15 +26,23 @@ class Sample:
 
     Attributes:
         path: the image file.
-        target: position in ``Listing.classes``; None when unlabelled.
+        target: position in ``Listing.classes``; for task ``multi`` the sorted positions of all
+            its classes, ``()`` where it has none of them. None when unlabelled.
         split: ``train``, ``val`` or ``test``; None where the source says nothing.
         group: images of one group (a patient, a scene) must stay on one side of a split.
     """
 
     path: str
-    target: int | None
+    target: int | tuple[int, ...] | None
     split: str | None = None
     group: str | None = None
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Positions of its classes, whatever the task; ``()`` for none of them or unlabelled."""
+        if self.target is None:
+            return ()
+        return self.target if isinstance(self.target, tuple) else (self.target,)
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Listing:
         task: one label an image (``single``) or several (``multi``).
         ignored: how many files or rows were left out because they are not images or say the
             same thing twice.
+        unlabelled: how many rows were left out because nobody has said what they show.
         source: the folder or file that was read, as errors name it; by default ``root``.
     """
 
@@ -50,6 +65,7 @@ class Listing:
     samples: tuple[Sample, ...]
     task: Task = "single"
     ignored: int = 0
+    unlabelled: int = 0
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +83,17 @@ def groups_of(samples: Sequence[Sample]) -> tuple[str, ...] | None:
     return tuple(sample.group or sample.path for sample in samples)
 
 
+def target_array(samples: Sequence[Sample], classes: int, task: Task) -> Targets:
+    """What the samples show: (n,) int64, -1 where unlabelled (single); (n, K) bool (multi)."""
+    if task == "single":
+        numbers = [sample.targets[0] if sample.targets else -1 for sample in samples]
+        return np.array(numbers, np.int64)
+    marks = np.zeros((len(samples), classes), dtype=np.bool_)
+    for row, sample in zip(marks, samples, strict=True):
+        row[list(sample.targets)] = True
+    return marks
+
+
 @dataclass(frozen=True, slots=True)
 class BadImage:
     """An image that cannot be used, and why, in a few words."""
@@ -82,12 +109,10 @@ class Batch:
     Attributes:
         images: (N, C, H, W) float32; N is smaller than the batch size where images are bad,
             and may be 0.
-        targets: (N,) int64, -1 where unlabelled.
         index: (N,) int64, position in the sequence of samples given to the loader.
         bad: those left out of this batch.
     """
 
     images: torch.Tensor
-    targets: torch.Tensor
     index: torch.Tensor
     bad: list[BadImage]

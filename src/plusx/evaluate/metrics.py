@@ -48,7 +48,7 @@ class Evaluation:
         classes: K class names.
         figures: name -> Figure, or None where undefined. single: top1, top5, balanced_accuracy,
             macro_precision, macro_recall, macro_f1, nll. multi: mean_average_precision,
-            macro_precision, macro_recall, macro_f1, nll.
+            macro_precision, macro_recall, macro_f1, subset_accuracy, nll.
         per_class: K ClassFigures.
         confusion: (K, K) int64, rows true, columns predicted; None for multi.
         absent: classes without an image, left out of every average.

@@ -22,15 +22,17 @@ Marks = npt.NDArray[np.bool_]
 
 
 def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
-    """Average precision per class and its mean; precision, recall and F1 at probability 0.5.
+    """Average precision per class and its mean; precision, recall and F1 of the classes that each
+    image was said to have (``Predictions.marks``).
 
-    ``nll`` is binary cross-entropy in nats, mean over images and classes. An average precision is
-    held to vary as a proportion of the class's positives (Boyd, Eng & Page 2013, "Area under the
-    Precision-Recall Curve: Point Estimates and Confidence Intervals", section 3.2), of its positive
-    groups where there are groups.
+    ``subset_accuracy`` is the share of images with every class right. ``nll`` is binary
+    cross-entropy in nats, mean over images and classes. An average precision is held to vary as a
+    proportion of the class's positives (Boyd, Eng & Page 2013, "Area under the Precision-Recall
+    Curve: Point Estimates and Confidence Intervals", section 3.2), of its positive groups where
+    there are groups.
     """
     truth: Marks = predictions.targets
-    called: Marks = predictions.logits > 0
+    called: Marks = predictions.marks
     groups = group_numbers(predictions.groups)
     units = np.arange(len(truth), dtype=np.int64) if groups is None else groups
     present = truth.any(axis=0)
@@ -44,11 +46,15 @@ def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
         ("mean_average_precision", "macro_precision", "macro_recall", "macro_f1")
     )
     if present.any():
-        figures["mean_average_precision"] = _mean_average_precision(per_class, len(set(units)))
+        logits = predictions.logits
+        figures["mean_average_precision"] = mean_average_precision(truth, logits, units)
         for name in ("precision", "recall", "f1"):
             figures[f"macro_{name}"] = _macro(truth[:, present], called[:, present], name, units)
     else:
         undefined |= dict.fromkeys(figures, "no image has any class")
+    figures["subset_accuracy"] = _share(
+        (truth == called).all(axis=1), np.ones(len(truth), dtype=np.bool_), units
+    )
     figures["nll"] = bootstrap_mean(losses.astype(np.float64), groups=groups, seed=seed)
     return Evaluation(
         n=len(predictions),
@@ -90,12 +96,32 @@ def _share(success: Marks, among: Marks, units: Ints) -> Figure | None:
     return proportion(float(success[among].mean()), float(size))
 
 
-def _mean_average_precision(per_class: tuple[ClassFigures, ...], units: int) -> Figure:
-    """Classes count as independent, but never for more than the sampled images (or groups)."""
-    parts = [one for one in per_class if one.average_precision is not None]
-    values = [one.average_precision.value for one in parts if one.average_precision is not None]
-    spread = sum(1.0 / one.support for one in parts)
-    return proportion(float(np.mean(values)), min(len(parts) ** 2 / spread, float(units)))
+def mean_average_precision(truth: Marks, logits: npt.NDArray[np.float32], units: Ints) -> Figure:
+    """Mean over the classes that any image has, of average precision (N, K).
+
+    Classes count as independent, but never for more than the sampled images (or groups).
+
+    Args:
+        truth: (N, K); some mark is true.
+        logits: (N, K).
+        units: (N,) number of the image, or of its group where there are groups.
+    """
+    values = average_precisions(truth, logits)
+    there = ~np.isnan(values)
+    spread = float((1.0 / truth.sum(axis=0)[there]).sum())
+    size = min(int(there.sum()) ** 2 / spread, float(len(np.unique(units))))
+    return proportion(float(values[there].mean()), size)
+
+
+def average_precisions(truth: Marks, logits: npt.NDArray[np.float32]) -> Floats:
+    """(K,) area under each class's curve of precision against recall, as scikit-learn sums it; NaN
+    for a class that no image has."""
+    from sklearn.metrics import average_precision_score
+
+    found = np.full(truth.shape[1], np.nan)
+    for k in np.flatnonzero(truth.any(axis=0)):
+        found[k] = average_precision_score(truth[:, k], logits[:, k])
+    return found
 
 
 def _macro(truth: Marks, called: Marks, name: str, units: Ints) -> Figure:

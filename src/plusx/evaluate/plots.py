@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ACCENT = "#2583c6"
 TEXT = "#7b8088"
 RULE = "#8a8f9855"
+SCORES = {"val_top1": "validation top-1", "val_map": "validation mean average precision"}
+"""Column of a history -> what it is called."""
+
 Counts = npt.NDArray[np.int64]
 
 _COUNTS_UP_TO = 40  # classes: beyond this, counts in cells are too small to read
@@ -117,13 +120,14 @@ def _draw_cells(axes: Axes, counts: Counts, share: npt.NDArray[np.float64], size
 
 
 def learning_curves(
-    history: Sequence[Mapping[str, float]], *, probe_top1: float | None = None
+    history: Sequence[Mapping[str, float]], *, score: str = "val_top1", probe: float | None = None
 ) -> str:
-    """Training loss and validation top1 against the epoch.
+    """Training loss and the figure that chooses against the epoch.
 
     Args:
-        history: one mapping per epoch with ``epoch``, ``train_loss`` and ``val_top1``.
-        probe_top1: the probe's validation top1 (fraction), drawn as a dashed line.
+        history: one mapping per epoch with ``epoch``, ``train_loss`` and ``score``.
+        score: ``val_top1`` or ``val_map`` (mean average precision).
+        probe: the probe's figure (fraction), drawn as a dashed line.
 
     Raises:
         UsageError: the history is empty or lacks one of the three.
@@ -131,7 +135,7 @@ def learning_curves(
     if not history:
         raise UsageError("history is empty: there is no epoch to draw")
     series: dict[str, list[float]] = {}
-    for key in ("epoch", "train_loss", "val_top1"):
+    for key in ("epoch", "train_loss", score):
         if any(key not in row for row in history):
             raise UsageError(f"history lacks {key!r} in some epoch; it has {sorted(history[0])}")
         series[key] = [float(row[key]) for row in history]
@@ -139,9 +143,9 @@ def learning_curves(
     def draw(canvas: Canvas) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        loss, top1 = canvas.subplots(1, 2)
+        loss, right = canvas.subplots(1, 2)
         for axes, key, title in ((loss, "train_loss", "training loss"),
-                                 (top1, "val_top1", "validation top-1")):  # fmt: skip
+                                 (right, score, SCORES[score])):  # fmt: skip
             axes.plot(series["epoch"], series[key], color=ACCENT, linewidth=1.8,
                       marker="o" if len(history) <= 40 else None, markersize=3.5)  # fmt: skip
             axes.set_title(title, loc="left", fontsize=10)
@@ -149,13 +153,13 @@ def learning_curves(
             axes.set_xlim(min(series["epoch"]) - 0.5, max(series["epoch"]) + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             _open_frame(axes, grid="y")
-        top1.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
-        if probe_top1 is not None:
-            top1.axhline(probe_top1, color=TEXT, linestyle=(0, (4, 3)), linewidth=1.2)
-            top1.annotate(f"probe {100 * probe_top1:.1f}%", (1, probe_top1), (0, 3),
+        right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+        if probe is not None:
+            right.axhline(probe, color=TEXT, linestyle=(0, (4, 3)), linewidth=1.2)
+            right.annotate(f"probe {100 * probe:.1f}%", (1, probe), (0, 3),
                           xycoords=("axes fraction", "data"), textcoords="offset points",
                           ha="right", va="bottom", fontsize=8)  # fmt: skip
-        top1.margins(y=0.12)
+        right.margins(y=0.12)
 
     return _svg(draw, (7.6, 2.9))
 

@@ -33,6 +33,8 @@ class Predictions:
         task: ``single`` (one class per image) or ``multi`` (any number of classes per image).
         groups: N group names (patient, video, place), or None where images are independent.
         features: (N, D) floating point, the pooled vectors, or None.
+        called: (N, K) bool, which classes each image was said to have (multi); None where the
+            line is drawn at probability 0.5, and for task single.
 
     Raises:
         UsageError: a field has the wrong type, dtype or shape, or the fields disagree.
@@ -46,12 +48,14 @@ class Predictions:
     task: Task = "single"
     groups: tuple[str, ...] | None = None
     features: Array | None = None
+    called: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         _check_logits(self)
         _check_names(self)
         _check_targets(self)
         _check_features(self)
+        _check_called(self)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -64,9 +68,12 @@ class Predictions:
     @property
     def log_probabilities(self) -> npt.NDArray[np.float64]:
         """(N, K) float64 logarithm of ``probabilities``, without overflow or underflow."""
-        if self.task == "multi":
-            return -np.logaddexp(0.0, -self.logits.astype(np.float64))
-        return log_softmax(self.logits)
+        return log_probabilities(self.logits, self.task)
+
+    @property
+    def marks(self) -> npt.NDArray[np.bool_]:
+        """(N, K) which classes each image is said to have (task multi)."""
+        return self.logits > 0 if self.called is None else self.called
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -88,15 +95,16 @@ class Predictions:
             task=self.task,
             groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
             features=None if self.features is None else self.features[rows],
+            called=None if self.called is None else self.called[rows],
         )
 
     @staticmethod
     def concat(parts: Sequence[Predictions]) -> Predictions:
-        """All rows of ``parts``, in order. Groups and features are kept where every part has them
-        and refused where only some do.
+        """All rows of ``parts``, in order. Groups, features and ``called`` are kept where every
+        part has them and refused where only some do.
 
         Raises:
-            UsageError: no parts, or they differ in classes, task, or in having groups or features.
+            UsageError: no parts, or they differ in classes, task, or in having one of those.
         """
         if not parts:
             raise UsageError("parts is empty: give at least one Predictions to put together")
@@ -108,7 +116,7 @@ class Predictions:
                         f"parts[{number}].{field} differs from parts[0].{field}: "
                         "put together only predictions of the same classes and task"
                     )
-            for field in ("groups", "features"):
+            for field in ("groups", "features", "called"):
                 if (getattr(part, field) is None) != (getattr(first, field) is None):
                     raise UsageError(
                         f"parts[{number}] and parts[0] differ in having {field}: "
@@ -116,6 +124,7 @@ class Predictions:
                     )
         features = [part.features for part in parts if part.features is not None]
         groups = [part.groups for part in parts if part.groups is not None]
+        called = [part.called for part in parts if part.called is not None]
         return Predictions(
             logits=np.concatenate([part.logits for part in parts]),
             targets=np.concatenate([part.targets for part in parts]),
@@ -124,6 +133,7 @@ class Predictions:
             task=first.task,
             groups=tuple(name for part in groups for name in part) if groups else None,
             features=np.concatenate(features) if features else None,
+            called=np.concatenate(called) if called else None,
         )
 
     def save(self, path: str | Path) -> None:
@@ -136,6 +146,8 @@ class Predictions:
         fields: dict[str, Array] = {"logits": self.logits, "targets": self.targets}
         if self.features is not None:
             fields["features"] = self.features
+        if self.called is not None:
+            fields["called"] = self.called
         # Names go in as UTF-8 JSON: fixed-width unicode arrays would pad every path to the longest
         # and drop trailing NULs.
         names = {"paths": self.paths, "classes": self.classes, "task": self.task,
@@ -168,11 +180,20 @@ class Predictions:
                     task=names["task"],
                     groups=None if groups is None else tuple(groups),
                     features=archive.get("features"),
+                    called=archive.get("called"),
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path}: not a predictions file that can be read ({error}); write it anew"
             ) from error
+
+
+def log_probabilities(logits: npt.NDArray[np.floating], task: Task) -> npt.NDArray[np.float64]:
+    """(N, K) -> (N, K) float64 logarithm of the softmax over classes (single) or of each class's
+    sigmoid (multi), without overflow or underflow."""
+    if task == "multi":
+        return -np.logaddexp(0.0, -logits.astype(np.float64))
+    return log_softmax(logits)
 
 
 def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -263,6 +284,17 @@ def _check_features(p: Predictions) -> None:
         raise UsageError(
             f"features must be a ({len(p.logits)}, D) floating point array, "
             f"not {_describe(features)}"
+        )
+
+
+def _check_called(p: Predictions) -> None:
+    if p.called is None:
+        return
+    fits = isinstance(p.called, np.ndarray) and p.called.dtype == np.bool_
+    if p.task != "multi" or not fits or p.called.shape != p.logits.shape:
+        raise UsageError(
+            f"called must be {p.logits.shape} bool and of task 'multi', not {_describe(p.called)} "
+            f"of task {p.task!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Choosing among candidates and reporting the choice, honestly, on one set of images.
+"""Choosing among candidates, honestly, on one set of images: the score, and the halves.
 
 A figure computed on the images that chose the winner is too good. Cross-fitting avoids that and
 still uses every image: what one half chooses is judged on the other half, and the halves swap
@@ -8,83 +8,29 @@ still uses every image: what one half chooses is judged on the other half, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from plusx.errors import DataError, UsageError
+from plusx.errors import DataError
 from plusx.evaluate.intervals import group_numbers
+from plusx.evaluate.multilabel import average_precisions
 from plusx.evaluate.predictions import Predictions
 
 Ints = npt.NDArray[np.int64]
-Score = Callable[[Predictions], tuple[float, ...]]
 
 
-@dataclass(frozen=True, eq=False)
-class CrossFit:
-    """What cross-fitting gives.
-
-    Attributes:
-        predictions: every image once, in the original order, each judged by the candidate that the
-            *other* half chose; for reporting. Without features: the rows may come from different
-            networks.
-        chosen: the candidate that half 0 chose (its rows stand for half 1), and half 1's choice.
-        best: the candidate chosen on all images: what ships.
-        half: (N,) int64, 0 or 1: the half of each image.
-    """
-
-    predictions: Predictions
-    chosen: tuple[int, int]
-    best: int
-    half: Ints
-
-
-def top1_then_nll(predictions: Predictions) -> tuple[float, ...]:
-    """The default score, larger is better: top1, then lower nll; for task multi lower nll alone."""
+def figure_then_nll(predictions: Predictions) -> tuple[float, float]:
+    """The score that chooses, larger is better, compared from the left: top1, for task multi mean
+    average precision (0 where no image has any class); then the lower nll, negated."""
     if predictions.task == "multi":
         signs = np.where(predictions.targets, -1.0, 1.0)
-        return (-float(np.logaddexp(0.0, signs * predictions.logits).mean()),)
+        nll = float(np.logaddexp(0.0, signs * predictions.logits).mean())
+        found = average_precisions(predictions.targets, predictions.logits)
+        there = found[~np.isnan(found)]
+        return float(there.mean()) if len(there) else 0.0, -nll
     right = float((predictions.predicted == predictions.targets).mean())
     rows = np.arange(len(predictions))
     return right, float(predictions.log_probabilities[rows, predictions.targets].mean())
-
-
-def cross_fit(
-    candidates: Sequence[Predictions], *, seed: int = 0, score: Score = top1_then_nll
-) -> CrossFit:
-    """Choose among candidates' predictions of the same images, and judge the choice unseen.
-
-    Args:
-        candidates: at least one (the probe, epoch 1, epoch 2, ...), all of the same images, classes
-            and targets in the same order. Of equally good ones the earlier is chosen.
-        seed: of the halves.
-        score: predictions -> tuple, larger is better, compared from the left.
-
-    Raises:
-        UsageError: no candidates, or they are not of the same images, classes and targets.
-        DataError: an image is unlabelled, a class has just one image, or there are fewer than two
-            images or groups.
-    """
-    _check_same(candidates)
-    first = candidates[0]
-    half = halves(first, seed=seed)
-    rows = [np.flatnonzero(half == side) for side in (0, 1)]
-    chosen = (_choose(candidates, rows[0], score), _choose(candidates, rows[1], score))
-    logits = np.empty_like(first.logits)
-    logits[rows[1]] = candidates[chosen[0]].logits[rows[1]]
-    logits[rows[0]] = candidates[chosen[1]].logits[rows[0]]
-    pooled = Predictions(
-        logits=logits,
-        targets=first.targets,
-        paths=first.paths,
-        classes=first.classes,
-        task=first.task,
-        groups=first.groups,
-    )
-    best = _choose(candidates, np.arange(len(first), dtype=np.int64), score)
-    return CrossFit(pooled, chosen, best, half)
 
 
 def halves(predictions: Predictions, *, seed: int) -> Ints:
@@ -154,26 +100,3 @@ def _balanced(
         filled[side] += share
         images[side] += size[group]
     return half
-
-
-def _choose(candidates: Sequence[Predictions], rows: Ints, score: Score) -> int:
-    scores = [score(candidate.take(rows)) for candidate in candidates]
-    return scores.index(max(scores))
-
-
-def _check_same(candidates: Sequence[Predictions]) -> None:
-    if not candidates:
-        raise UsageError("candidates is empty: give at least one to choose from")
-    first = candidates[0]
-    for number, other in enumerate(candidates):
-        for field in ("paths", "classes", "task", "groups"):
-            if getattr(other, field) != getattr(first, field):
-                raise UsageError(
-                    f"candidates[{number}].{field} differs from candidates[0].{field}: all "
-                    "candidates must be of the same images and classes, in the same order"
-                )
-        if not np.array_equal(other.targets, first.targets):
-            raise UsageError(
-                f"candidates[{number}].targets differ from candidates[0].targets: all candidates "
-                "must be of the same images and classes, in the same order"
-            )

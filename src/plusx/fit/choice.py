@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plusx.errors import DataError
 from plusx.evaluate import Predictions
-from plusx.evaluate.selection import halves, top1_then_nll
+from plusx.evaluate.selection import figure_then_nll, halves
 
 State = Mapping[str, Tensor]
 
@@ -77,8 +77,9 @@ class Choice:
     ) -> Predictions:
         """Compare a candidate with the winners so far; ties go to the earlier one.
 
-        The starting point (the probe) gives way only to more right answers. Among epochs an equal
-        number is decided by likelihood, but the probe is less sure by design, and on a handful of
+        The starting point (the probe) gives way only to a better figure: to more right answers
+        (task multi: to a higher mean average precision). Among epochs an equal one is decided by
+        likelihood, but the probe is less sure by design, and on a handful of
         images that alone would nearly always take its place.
 
         Args:
@@ -93,7 +94,7 @@ class Choice:
         predictions = replace(self._validation, logits=logits)
         copy: State | None = None
         for winner in self.winners:
-            score = top1_then_nll(predictions.take(winner.rows))
+            score = figure_then_nll(predictions.take(winner.rows))
             against_start = winner.epoch == 0 < epoch
             if against_start and score[0] <= winner.score[0]:
                 continue

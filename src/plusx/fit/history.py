@@ -17,20 +17,29 @@ class Epoch:
     Attributes:
         epoch: from 1; 0 is the state before the first step.
         train_loss: mean over the epoch's steps; None before the first.
-        val_top1: fraction of validation images.
+        val_top1: fraction of validation images that are right; None for task multi.
         val_nll: mean negative log likelihood on validation, in nats.
         lr: learning rate of the last step.
         seconds: the epoch's time, validation included.
         images_per_s: training images per second of training time.
+        val_map: mean average precision on validation; None for task single.
     """
 
     epoch: int
     train_loss: float | None
-    val_top1: float
+    val_top1: float | None
     val_nll: float
     lr: float
     seconds: float
     images_per_s: float | None
+    val_map: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The figure that chooses: top1 or mean average precision, 0..1."""
+        found = self.val_top1 if self.val_map is None else self.val_map
+        assert found is not None
+        return found
 
 
 class History:

@@ -21,12 +21,14 @@ from plusx.data import (
     view_rng,
 )
 from plusx.data.loader import decode
+from plusx.data.records import Targets
 from plusx.fit.trunk import ActivationStore, Rows
 from plusx.runtime import World
 
 Inputs = tuple[Tensor, ...]
 Step = tuple[Inputs, Tensor, Rows]
-"""What the net takes, targets (N,) int64, and the positions (N,) of the images in the set."""
+"""What the net takes, targets (N,) int64 or (N, K) bool, and the positions (N,) of the images in
+the set."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,11 @@ class CachedViews:
     Args:
         store: holds the activations.
         rows: (V, n) row of each view of each image; view 0 is the one without augmentation.
-        targets: (n,) int64.
+        targets: (n,) int64 or (n, K) bool.
         feed: how they are dealt out.
     """
 
-    def __init__(self, store: ActivationStore, rows: Rows, targets: Rows, *, feed: Feed) -> None:
+    def __init__(self, store: ActivationStore, rows: Rows, targets: Targets, *, feed: Feed) -> None:
         self._store, self._rows, self._feed = store, rows, feed
         self._targets = torch.from_numpy(targets)
 
@@ -114,6 +116,7 @@ class StreamedImages:
     Args:
         samples: n labelled images.
         preprocessing: of ``ordered``, and the end of every augmentation.
+        targets: (n,) int64 or (n, K) bool.
         augmentation: of ``shuffled``; each view depends on (seed, epoch, image) alone.
         feed: how they are dealt out.
         trunk: images -> what the net takes; the images themselves where it is absent.
@@ -125,12 +128,14 @@ class StreamedImages:
         samples: Sequence[Sample],
         preprocessing: Preprocessing,
         *,
+        targets: Targets,
         augmentation: Augmentation,
         feed: Feed,
         trunk: Callable[[Tensor], Inputs] | None = None,
         on_bad: Callable[[Sequence[BadImage]], None],
     ) -> None:
         self._samples, self._preprocessing = samples, preprocessing
+        self._targets = torch.from_numpy(targets)
         self._augmentation, self._feed = augmentation, feed
         self._trunk, self._on_bad = trunk, on_bad
 
@@ -169,4 +174,5 @@ class StreamedImages:
                 self._on_bad(batch.bad)
             if len(batch.images):
                 inputs = self._trunk(batch.images) if self._trunk else (batch.images,)
-                yield inputs, batch.targets, order[batch.index.numpy()]
+                index = order[batch.index.numpy()]
+                yield inputs, self._targets[index], index

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx.errors import PlusxError
+from plusx.evaluate.selection import figure_then_nll
 from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice, State
 from plusx.fit.history import Epoch, History
@@ -35,12 +36,12 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Step:
-    """What a progress display may show after a step."""
+    """What a progress display may show after a step; ``best`` is the best validation figure."""
 
     epoch: int
     images: int
     loss: float
-    val_top1: float
+    best: float
 
 
 class Progress:
@@ -74,9 +75,9 @@ def train_network(
     *,
     recipe: Recipe,
     hardware: Hardware,
+    criterion: nn.Module,
     choice: Choice,
     folder: Path,
-    class_weights: Tensor | None = None,
     tick: Callable[[Step], None] = lambda step: None,
 ) -> list[Epoch]:
     """Train what is trainable in ``net``; every epoch is a candidate for ``choice``.
@@ -87,10 +88,10 @@ def train_network(
         val: images that choose.
         recipe: all numbers.
         hardware: device and precision.
+        criterion: logits (N, K) and targets, as the sources give them -> loss.
         choice: keeps the best; the state before the first step is its first candidate.
         folder: the run folder: ``history.csv``, ``tensorboard/`` and ``checkpoints/last.pt``, from
             which an interrupted run goes on.
-        class_weights: (K,) weight of each class in the loss.
         tick: called after every step.
 
     Returns:
@@ -100,7 +101,6 @@ def train_network(
         PlusxError: the loss is not finite.
     """
     net.to(hardware.device).to(memory_format=torch.channels_last)
-    criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=recipe.label_smoothing)
     criterion.to(hardware.device)
     optimizer = make_optimizer(net, recipe)
     parameters = [p for p in net.parameters() if p.requires_grad]
@@ -205,15 +205,16 @@ def _candidate(
         raise PlusxError(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
     name = f"epoch {epoch}" if epoch else "start"
     found = choice.offer(name, epoch, logits, lambda: copy_state(net))
-    own = found.log_probabilities[np.arange(len(found)), found.targets]
+    score, likelihood = figure_then_nll(found)
     return Epoch(
         epoch=epoch,
         train_loss=float(np.mean(losses)) if losses else None,
-        val_top1=float((found.predicted == found.targets).mean()),
-        val_nll=-float(own.mean()),
+        val_top1=score if found.task == "single" else None,
+        val_nll=-likelihood,
         lr=progress.lr,
         seconds=time.perf_counter() - progress.started,
         images_per_s=rate if losses else None,
+        val_map=score if found.task == "multi" else None,
     )
 
 

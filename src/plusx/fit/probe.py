@@ -1,9 +1,11 @@
-"""The linear probe: a softmax head on frozen features, its penalty chosen by cross-validation.
+"""The linear probe: a linear head on frozen features, its penalty chosen by cross-validation.
 
 The head minimises ``sum of c_y * nll + penalty / 2 * |W|^2`` on features that are centred, divided
 by the square root of their standard deviation and then by one number that makes the mean squared
 row length 1, so that one grid of penalties serves every backbone. All of this is linear and
 folded into `Head`, which acts on raw pooled features: the artifact stays an ordinary network.
+Targets (n,) are one class each (softmax); targets (n, K) bool are any number of classes each, and
+the head is one logistic regression a class, all at one penalty.
 
 Measured with ImageNet ResNet-18 and -50 on ants/bees, chest X-rays and EuroSAT, 10, 30 and 100
 images per class, mean top1 on the rest over these 18 cells. Scale, penalty of least NLL: none
@@ -21,7 +23,6 @@ images, read in blocks of float32 when they are many; only where images times cl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,15 @@ from numpy.typing import NDArray
 
 from plusx.errors import UsageError
 from plusx.evaluate.intervals import Figure, design_effects, proportion
+from plusx.evaluate.multilabel import mean_average_precision
+from plusx.fit.rows import check, costs, deal_folds, masked, sample
 from plusx.fit.softmax import (
     BLOCK_ROWS,
     IN_MEMORY,
     Design,
     Floats,
     Ints,
+    Marks,
     Problem,
     one_thread_if_small,
 )
@@ -66,13 +70,14 @@ class Head:
 class Probe:
     """A fitted head and how its penalty was chosen; one figure per penalty of the grid.
 
-    ``cv_nll`` chose, so neither it nor ``cv_top1`` is a figure to report: `cross_validate` is.
+    ``cv_nll`` chose, so neither it nor ``cv_right`` (the share of right answers: top1, or of all
+    classes of all images) is a figure to report: `cross_validate` is.
     """
 
     head: Head
     penalty: float
     grid: tuple[float, ...]
-    cv_top1: tuple[float, ...]
+    cv_right: tuple[float, ...]
     cv_nll: tuple[float, ...]
     images_choosing: int
     images_fitted: int
@@ -85,63 +90,68 @@ class RepeatedCV:
     logits: NDArray[np.float32]  # (R, n, K), out of fold
     folds: Ints  # (R, n), the fold an image was held out in
     penalties: Floats  # (R, folds), each chosen without that fold's images
-    top1: Figure  # mean over repeats; interval of n images, not n * R: repeats add no images
-    top1_repeats: tuple[float, ...]
-    spread: float  # standard deviation of top1 over repeats: the luck of the folds alone
+    # top1 or mean average precision, mean over repeats; the interval is that of n images, not
+    # n * R: repeats add no images
+    figure: Figure
+    by_repeat: tuple[float, ...]
+    spread: float  # standard deviation over repeats: the luck of the folds alone
 
 
 def fit_probe(
     features: Floats,
-    targets: Ints,
+    targets: Marks,
     *,
     classes: int,
     seed: int = 0,
     groups: Sequence[object] | None = None,
     class_weights: Floats | None = None,
 ) -> Probe:
-    """Fit a softmax head on features (n, d), targets (n,) in 0..classes-1.
+    """Fit a head on features (n, d), targets (n,) in 0..classes-1 or (n, classes) bool.
 
     The penalty is the strongest whose mean out-of-fold NLL is within one standard error of the
     least, over 5 folds that keep ``groups`` whole. ``class_weights`` (K,) multiply each image's
-    loss, in choosing too. The logits are somewhat underconfident: fit a temperature.
+    loss (of targets (n, K): the loss of each class's images), in choosing too. The logits are
+    somewhat underconfident: fit a temperature.
 
     Raises:
         UsageError: shapes or values that cannot work.
     """
-    groups_of = _check(features, targets, classes, groups, class_weights)
+    groups_of = check(features, targets, classes, groups, class_weights)
     random = np.random.default_rng(seed)
-    few = _sample(targets, CHOOSE_IMAGES, random)
-    dealt = _deal(targets[few], groups_of[few], 5, random)
+    few = sample(targets, CHOOSE_IMAGES, random)
+    dealt = deal_folds(targets[few], groups_of[few], 5, random)
     used = np.unique(dealt)[: 5 if len(few) <= FOLD_IMAGES else 1]
     held = dealt[:, None] == used
     with one_thread_if_small(features.size):
         rows = Design.of(features, few)
-        cost = _costs(targets[few], class_weights)
-        penalty, nll, top1 = _choose(rows, targets[few], classes, cost, held)
-        kept = _sample(targets, max(FIT_LOGITS // classes, len(few)), random)
+        cost = costs(targets[few], class_weights)
+        penalty, nll, right = _choose(rows, targets[few], classes, cost, held)
+        kept = sample(targets, max(FIT_LOGITS // classes, len(few)), random)
         if len(few) < len(targets):
             rows = Design.of(features, kept)
-        cost = _costs(targets[kept], class_weights)
-        problem = Problem(rows, targets[kept], classes, cost[:, None])
+        cost = costs(targets[kept], class_weights)
+        problem = Problem(rows, targets[kept], classes, cost[:, :, None])
         weight = problem.solve(penalty, tolerance=1e-5 if rows.turn is None else 1e-4)[:, :, 0]
-    return Probe(Head(*rows.unturned(weight)), penalty, GRID, top1, nll, len(few), len(kept))
+    head = Head(*rows.unturned(weight, centred=targets.ndim == 1))
+    return Probe(head, penalty, GRID, right, nll, len(few), len(kept))
 
 
 def _choose(
-    rows: Design, targets: Ints, classes: int, cost: Floats, held: NDArray[np.bool_]
+    rows: Design, targets: Marks, classes: int, cost: Floats, held: NDArray[np.bool_]
 ) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
-    """The penalty chosen on the held-out images (n, folds); weighted mean NLL and top1 of each."""
-    problem = Problem(rows, targets, classes, cost[:, None] * ~held)
-    losses, top1, start = [], [], None
+    """The penalty chosen on the held-out images (n, folds); weighted mean NLL and share of right
+    answers of each."""
+    problem = Problem(rows, targets, classes, masked(cost, ~held))
+    losses, shares, start = [], [], None
     for penalty in GRID:
         start = problem.solve(penalty, start=start, tolerance=1e-3)
-        loss, right = problem.score(start)
-        losses.append((loss.numpy() * cost[:, None])[held])
-        top1.append(float(right.numpy()[held].mean()))
+        loss, right = problem.score(start, cost)
+        losses.append(loss[held])
+        shares.append(float(right[held].mean()))
     total, squares = np.sum(losses, 1), np.sum(np.square(losses), 1)
-    nll = total / (cost[:, None] * held).sum()
+    nll = total / (cost.sum(1)[:, None] * held).sum()
     best = int(_strongest(total, squares, np.asarray(held.sum())))
-    return GRID[best], tuple(float(value) for value in nll), tuple(top1)
+    return GRID[best], tuple(float(value) for value in nll), tuple(shares)
 
 
 def _strongest(total: Floats, squares: Floats, count: Ints) -> NDArray[np.intp]:
@@ -158,7 +168,7 @@ def _strongest(total: Floats, squares: Floats, count: Ints) -> NDArray[np.intp]:
 
 def cross_validate(
     features: Floats,
-    targets: Ints,
+    targets: Marks,
     *,
     classes: int,
     repeats: int = 10,
@@ -178,7 +188,7 @@ def cross_validate(
     Raises:
         UsageError: shapes or values that cannot work, fewer than 3 folds, fewer groups than folds.
     """
-    groups_of = _check(features, targets, classes, groups, class_weights)
+    groups_of = check(features, targets, classes, groups, class_weights)
     if folds < 3 or repeats < 1:
         raise UsageError(f"folds={folds}, repeats={repeats}: needs at least 3 folds and 1 repeat")
     units = len(np.unique(groups_of))
@@ -191,54 +201,69 @@ def cross_validate(
                          f"{classes} classes take too much memory; use fewer repeats or a "
                          "validation split")  # fmt: skip
     random = np.random.default_rng(seed)
-    fold = np.stack([_deal(targets, groups_of, folds, random) for _ in range(repeats)])
-    cost = _costs(targets, class_weights)
+    fold = np.stack([deal_folds(targets, groups_of, folds, random) for _ in range(repeats)])
+    cost = costs(targets, class_weights)
     with one_thread_if_small(features.size):
         rows = Design.of(features, np.arange(len(targets)))
         choice = _nested_choice(rows, targets, classes, cost, fold, folds)
         logits = _out_of_fold(rows, targets, classes, cost, fold, choice)
-    right = (logits.argmax(2) == targets).astype(np.float64)
-    tops = right.mean(1)
-    spread = float(tops.std(ddof=1)) if repeats > 1 else 0.0
-    return RepeatedCV(logits, fold, np.array(GRID)[choice], _figure(right.mean(0), groups_of),
-                      tuple(float(value) for value in tops), spread)  # fmt: skip
+    judge = _top1 if targets.ndim == 1 else _mean_average_precision
+    figure, values = judge(logits, targets, groups_of)
+    spread = float(np.std(values, ddof=1)) if repeats > 1 else 0.0
+    return RepeatedCV(logits, fold, np.array(GRID)[choice], figure, values, spread)
 
 
 def _out_of_fold(
-    rows: Design, targets: Ints, classes: int, cost: Floats, fold: Ints, choice: NDArray[np.intp]
+    rows: Design, targets: Marks, classes: int, cost: Floats, fold: Ints, choice: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """(R, n, K): each image's logits by the head of its fold, at that fold's penalty."""
     logits = np.zeros((len(fold), len(targets), classes), np.float32)
     for index in np.unique(choice):
         which = np.argwhere(choice == index)
         held = np.stack([fold[r] == f for r, f in which], 1)
-        problem = Problem(rows, targets, classes, cost[:, None] * ~held)
+        problem = Problem(rows, targets, classes, masked(cost, ~held))
         out = problem.logits(problem.solve(GRID[index], tolerance=1e-4)).numpy()
         for column, (r, _) in enumerate(which):
             logits[r, held[:, column]] = out[held[:, column], :, column]
     return logits
 
 
-def _figure(share: Floats, groups: Ints) -> Figure:
-    """Mean of each image's share (n,) of right repeats; images of one group are not independent."""
+def _top1(
+    logits: NDArray[np.float32], targets: Marks, groups: Ints
+) -> tuple[Figure, tuple[float, ...]]:
+    """Mean over repeats, and of each; images of one group are not independent."""
+    right = (logits.argmax(2) == targets).astype(np.float64)
+    share = right.mean(0)
     value = float(share.mean())
     effect = design_effects((share - value).astype(np.float64), np.zeros_like(groups), 1, groups)
-    return proportion(value, len(share) / float(effect[0]))
+    figure = proportion(value, len(share) / float(effect[0]))
+    return figure, tuple(float(one) for one in right.mean(1))
+
+
+def _mean_average_precision(
+    logits: NDArray[np.float32], targets: Marks, groups: Ints
+) -> tuple[Figure, tuple[float, ...]]:
+    """Mean over repeats, with the mean of their limits, and of each."""
+    marks = targets.astype(np.bool_)
+    found = [mean_average_precision(marks, one, groups) for one in logits]
+    low, high = (float(np.mean([getattr(one, k) for one in found])) for k in ("low", "high"))
+    values = tuple(one.value for one in found)
+    return Figure(float(np.mean(values)), low, high), values
 
 
 def _nested_choice(
-    rows: Design, targets: Ints, classes: int, cost: Floats, fold: Ints, folds: int
+    rows: Design, targets: Marks, classes: int, cost: Floats, fold: Ints, folds: int
 ) -> NDArray[np.intp]:
     """(R, folds): index into GRID of the penalty chosen for each outer fold without its images."""
     pairs = [(r, f, g) for r in range(len(fold)) for f in range(folds) for g in range(f)]
     held_f = np.stack([fold[r] == f for r, f, _ in pairs], 1)
     held_g = np.stack([fold[r] == g for r, _, g in pairs], 1)
-    problem = Problem(rows, targets, classes, cost[:, None] * ~(held_f | held_g))
+    problem = Problem(rows, targets, classes, masked(cost, ~(held_f | held_g)))
     total = np.zeros((2, len(GRID), len(fold), folds))
     start = None
     for index, penalty in enumerate(GRID):
         start = problem.solve(penalty, start=start, tolerance=1e-3)
-        loss = problem.score(start)[0].numpy() * cost[:, None]
+        loss = problem.score(start, cost)[0]
         for power, values in enumerate((loss, loss**2)):
             on_f, on_g = (values * held_f).sum(0), (values * held_g).sum(0)
             for column, (r, f, g) in enumerate(pairs):
@@ -246,73 +271,3 @@ def _nested_choice(
                 total[power, index, r, g] += on_f[column]
     count = np.stack([(fold != f).sum(1) for f in range(folds)], 1)
     return _strongest(total[0], total[1], count)
-
-
-def _check(
-    features: Floats, targets: Ints, classes: int, groups: Sequence[object] | None,
-    class_weights: Floats | None,
-) -> Ints:  # fmt: skip
-    """Refuse what cannot work; return the group (n,) of each image, numbered."""
-    count = len(targets)
-    if features.ndim != 2 or len(features) != count or not features.size:
-        raise UsageError(f"features of shape {features.shape} do not fit {count} targets: (n, d)")
-    if classes < 2 or count == 0 or targets.min() < 0 or targets.max() >= classes:
-        raise UsageError(f"targets must lie in 0..classes-1 with classes={classes} at least 2; "
-                         "leave unlabelled images out")  # fmt: skip
-    if len(np.unique(targets)) < 2:
-        raise UsageError("targets name one class only; a head needs images of two or more")
-    if class_weights is not None and (
-        np.shape(class_weights) != (classes,) or not (np.asarray(class_weights) > 0).all()
-    ):
-        raise UsageError(f"class_weights must be {classes} numbers above 0, one per class")
-    if groups is None:
-        return np.arange(count)
-    if len(groups) != count:
-        raise UsageError(f"groups has {len(groups)} entries for {count} images")
-    numbered = np.unique(np.array([str(group) for group in groups]), return_inverse=True)[1]
-    if numbered.max() == 0:
-        raise UsageError("groups: all images are of one group, so none can be held out")
-    return numbered.astype(np.int64)
-
-
-def _costs(targets: Ints, class_weights: Floats | None) -> Floats:
-    """(n,): the weight of each image's loss, 1 on average, so that a penalty means the same."""
-    if class_weights is None:
-        return np.ones(len(targets))
-    cost: NDArray[np.float64] = np.asarray(class_weights, np.float64)[targets]
-    cost /= cost.mean()
-    return cost
-
-
-def _sample(targets: Ints, most: int, random: np.random.Generator) -> Ints:
-    """Sorted positions of at most about ``most`` images, classes in proportion, each kept."""
-    if len(targets) <= most:
-        return np.arange(len(targets))
-    share = most / len(targets)
-    kept = []
-    for label in np.unique(targets):
-        members = random.permutation(np.flatnonzero(targets == label))
-        kept.append(members[: max(2, math.floor(share * len(members)))])
-    return np.sort(np.concatenate(kept))
-
-
-def _deal(targets: Ints, groups: Ints, folds: int, random: np.random.Generator) -> Ints:
-    """(n,): a fold for each image; groups stay whole, classes and sizes as even as that allows.
-
-    Groups come large to small, then by class, then at random; each goes to the fold with the
-    fewest of its classes so far, then to the smallest fold.
-    """
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    sizes = np.array([len(each) for each in members])
-    shuffled = random.permutation(len(members))
-    fold = np.empty(len(targets), np.int64)
-    counts = np.zeros((folds, int(targets.max()) + 1))
-    first = np.array([targets[each[0]] for each in members])
-    for which in shuffled[np.lexsort((first[shuffled], -sizes[shuffled]))]:
-        labels = targets[members[which]]
-        crowd = counts[:, labels].sum(1)
-        best = int(np.lexsort((random.random(folds), counts.sum(1), crowd))[0])
-        fold[members[which]] = best
-        np.add.at(counts[best], labels, 1)
-    return fold

@@ -1,4 +1,4 @@
-"""Many L2-penalised softmax regressions on the same features, solved together.
+"""Many L2-penalised regressions (softmax or logistic) on the same features, solved together.
 
 Only inner products matter to such a regression, so features (n, d) are first rotated, exactly,
 into min(n, d) orthogonal axes; there the curvature bound of Böhning (1992, Ann. Inst. Statist.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plusx.errors import UsageError
+from plusx.fit.link import Link, Logistic, Softmax
 
 BIAS_PENALTY = 0.01  # next to nothing, but a class absent from a fold keeps a finite bias
 IN_MEMORY = 2**25  # features held as float64 (256 MiB); more are read in blocks of float32
@@ -27,6 +28,8 @@ ONE_THREAD = 2**21  # features up to which one thread is used
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
+Marks = NDArray[np.int64] | NDArray[np.bool_]
+"""Targets: (n,) class numbers, or (n, K) which classes each image has."""
 
 
 @contextmanager
@@ -129,13 +132,16 @@ class Design:
             out += ((block - self.mean.float()).T @ errors[place]).double()
         return torch.cat([self.turn.T.double() @ out, errors.double().sum(0, keepdim=True)])
 
-    def unturned(self, coefficients: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def unturned(
+        self, coefficients: Tensor, *, centred: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Coefficients (q, K) as weight (K, d) and bias (K,) for raw features.
 
-        The weights sum to zero over the classes, as the penalty makes them do but for rounding.
+        ``centred`` makes weights sum to zero over the classes, as the penalty makes those of a
+        softmax do but for rounding.
         """
         weight = (self.back @ coefficients[:-1]).T
-        weight = weight - weight.mean(0)
+        weight = weight - weight.mean(0) if centred else weight
         bias = coefficients[-1] - weight @ self.mean
         return weight.float().numpy(), bias.float().numpy()
 
@@ -148,28 +154,40 @@ def _blocks(features: Floats, index: Ints) -> Iterator[tuple[slice, Tensor]]:
 
 
 class Problem:
-    """B softmax regressions at once on the same rows: weights[:, b] are the images' in problem b.
+    """B regressions at once on the same rows: weights[..., b] are the images' in problem b.
 
     Coefficients are (q, K, B): q axes of the rows, the last one the bias.
+
+    Args:
+        rows: n images.
+        targets: (n,) one class each: softmax; (n, K) bool: a logistic regression for each class.
+        classes: K.
+        weights: (n, B), or (n, K, B) where they differ between classes.
     """
 
-    def __init__(self, rows: Design, targets: Ints, classes: int, weights: Floats) -> None:
-        self.rows, self.classes, self.problems = rows, classes, weights.shape[1]
-        self.weights = torch.from_numpy(weights).to(rows.dtype)[:, None, :]
-        self.targets = torch.from_numpy(targets.astype(np.int64))
-        one = torch.nn.functional.one_hot(self.targets, classes).to(rows.dtype)
-        self.goal = one[:, :, None] * self.weights
+    def __init__(self, rows: Design, targets: Marks, classes: int, weights: Floats) -> None:
+        self.rows, self.classes, self.problems = rows, classes, weights.shape[-1]
+        three = weights if weights.ndim == 3 else weights[:, None, :]
+        self.weights = torch.from_numpy(three).to(rows.dtype)
+        if targets.ndim == 1:
+            numbers = torch.from_numpy(targets.astype(np.int64))
+            marks = torch.nn.functional.one_hot(numbers, classes).to(rows.dtype)
+            self.link: Link = Softmax(marks)
+        else:
+            self.link = Logistic(torch.from_numpy(targets).to(rows.dtype))
+        self.goal = self.link.targets[:, :, None] * self.weights
 
     def logits(self, coefficients: Tensor) -> Tensor:
         """(n, K, B)."""
         flat = self.rows.times(coefficients.flatten(1))
         return flat.reshape(-1, self.classes, self.problems)
 
-    def score(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """NLL (n, B) and correctness (n, B) of every image in every problem."""
+    def score(self, coefficients: Tensor, cost: Floats) -> tuple[Floats, Floats]:
+        """NLL (n, B) at ``cost`` (n, 1 or K), and share of right answers (n, B), of every image in
+        every problem."""
         logits = self.logits(coefficients)
-        own = logits[torch.arange(len(logits)), self.targets]
-        return torch.logsumexp(logits, 1) - own, logits.argmax(1) == self.targets[:, None]
+        loss = (self.link.nll(logits).numpy() * cost[:, :, None]).sum(1)
+        return loss, self.link.right(logits).numpy()
 
     def solve(
         self, penalty: float, *, start: Tensor | None = None, tolerance: float, most: int = 500
@@ -182,25 +200,30 @@ class Problem:
         shape = (self.rows.curvature.numel(), self.classes, self.problems)
         ridge = torch.full((shape[0], 1, 1), penalty, dtype=torch.float64)
         ridge[-1] = BIAS_PENALTY
-        bound = 0.5 * self.rows.curvature[:, None, None] * self.weights.double().mean(0) + ridge
+        bound = (
+            self.link.curvature * self.rows.curvature[:, None, None] * self.weights.double().mean(0)
+            + ridge
+        )
         x = torch.zeros(shape, dtype=torch.float64) if start is None else start
         logits = self.logits(x)
-        uniform = self._gradient(torch.full_like(logits, 1 / self.classes))
-        enough = tolerance**2 * (uniform * uniform / bound).sum((0, 1))
+        uniform = self._gradient(self.link.probabilities(torch.zeros_like(logits)))
+        shared = self.link.joint
+        apart = 1 if shared == (0, 1) else self.classes
+        enough = tolerance**2 * (uniform * uniform / bound).sum((0, 1)) / apart
         step = torch.zeros_like(x)
-        before, length_before = torch.zeros_like(x), torch.ones_like(enough)
+        before, length_before = torch.zeros_like(x), torch.ones(()).double()
         for _ in range(most):
-            gradient = self._gradient(torch.softmax(logits, 1)) + ridge * x
+            gradient = self._gradient(self.link.probabilities(logits)) + ridge * x
             scaled = gradient / bound
-            length = (gradient * scaled).sum((0, 1))
+            length = (gradient * scaled).sum(shared)
             if bool((length <= enough).all()):
                 break
-            turn = (length - (gradient * before).sum((0, 1))) / length_before
+            turn = (length - (gradient * before).sum(shared)) / length_before
             step = turn.clamp(min=0) * step - scaled
-            step = torch.where((step * gradient).sum((0, 1)) < 0, step, -scaled)
+            step = torch.where((step * gradient).sum(shared) < 0, step, -scaled)
             before, length_before = scaled, length.clamp(min=1e-300)
             along = self.logits(step)
-            by = self._line(logits, along, (ridge * x * step).sum((0, 1)), ridge * step * step)
+            by = self._line(logits, along, (ridge * x * step).sum(shared), ridge * step * step)
             x = x + by * step
             logits = logits + by.to(logits.dtype) * along
         return x
@@ -210,17 +233,16 @@ class Problem:
         return self.rows.transposed(error.flatten(1)).reshape(-1, self.classes, self.problems)
 
     def _line(self, logits: Tensor, along: Tensor, slope: Tensor, curve: Tensor) -> Tensor:
-        """(B,): how far to go along the step: Newton, then Newton again or, if too far, secant."""
-        slope = slope - (self.goal * along).sum((0, 1)).double()
-        bend = curve.sum((0, 1))
+        """(B,) or (K, B): how far to go along the step: Newton, then Newton again or, if too far,
+        secant."""
+        shared = self.link.joint
+        slope = slope - (self.goal * along).sum(shared).double()
+        bend = curve.sum(shared)
 
         def derivatives(by: Tensor) -> tuple[Tensor, Tensor]:
-            p = torch.softmax(logits + by.to(logits.dtype) * along, 1)
-            mean = (p * along).sum(1)
-            spread = (p * along * along).sum(1) - mean * mean
-            first = (self.weights[:, 0] * mean).sum(0).double() + slope + by * bend
-            second = (self.weights[:, 0] * spread).sum(0).double() + bend
-            return first, second.clamp(min=1e-300)
+            there = logits + by.to(logits.dtype) * along
+            first, second = self.link.slopes(there, along, self.weights)
+            return first + slope + by * bend, (second + bend).clamp(min=1e-300)
 
         at_zero, curve_zero = derivatives(torch.zeros_like(slope))
         by = -at_zero / curve_zero

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plusx._version import __version__
+from plusx.data.records import Task
 from plusx.jobs.wording import ROLES, interval, label, number, one_line, verdict, which_images
 
 _SHOWN = 100  # classes listed by name; config.json holds all of them
@@ -26,6 +27,7 @@ def model_card(
     name: str = "model",
     architecture: str | None = None,
     metrics: Mapping[str, Any] | None = None,
+    task: Task = "single",
     license: str | None = None,
     kind: str = RESIDUAL,
 ) -> str:
@@ -43,6 +45,7 @@ def model_card(
         architecture: as in config.json; timm's, unless it begins with ``plusx_``.
         metrics: what ``metrics.json`` holds; None where nothing was measured. Its ``counts``
             (split -> class -> images) are told where it has them.
+        task: one class an image, or any number.
         license: of the weights, as the hub names it (``apache-2.0``); ``unknown`` where None.
         kind: of network, in a sentence.
     """
@@ -52,7 +55,7 @@ def model_card(
     parts = [
         _front_matter(title, data, metrics, license=license, tags=_tags(kind, timm=timm)),
         f"# {_escape(title)}",
-        _what(kind, architecture, classes, metrics),
+        _what(kind, architecture, classes, metrics, task),
         "## Data",
         _data(provenance, classes, metrics.get("counts") or {}),
         "## Training",
@@ -60,7 +63,7 @@ def model_card(
         "## Results",
         _results(metrics),
         "## Intended use and limits",
-        _limits(classes, metrics),
+        _limits(classes, metrics, task),
         "## How to use it",
         _usage(timm=timm),
         "## Versions",
@@ -107,13 +110,19 @@ def _front_matter(
 
 
 def _what(
-    kind: str, architecture: str | None, classes: Sequence[str], metrics: Mapping[str, Any]
+    kind: str,
+    architecture: str | None,
+    classes: Sequence[str],
+    metrics: Mapping[str, Any],
+    task: Task,
 ) -> str:
     which = f" ({_escape(architecture)})" if architecture else ""
+    does = "sorts an image into one of"
+    if task == "multi":
+        does = "says of an image which it has, any number or none, of"
     text = (
-        f"A {kind}{which} that sorts an image into one of "
-        f"{len(classes)} classes. `config.json` beside this file holds its preprocessing and the "
-        "names of its classes, in order."
+        f"A {kind}{which} that {does} {len(classes)} classes. `config.json` "
+        "beside this file holds its preprocessing and the names of its classes, in order."
     )
     headline = metrics.get("headline")
     if headline is None:
@@ -201,12 +210,15 @@ def _results(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(classes: Sequence[str], metrics: Mapping[str, Any]) -> str:
+def _limits(classes: Sequence[str], metrics: Mapping[str, Any], task: Task) -> str:
     lines = [
         "For images like those it was trained on. Another camera, place, season or way of "
         "cutting out can lower every figure above: measure on your own images first.",
         f"It always answers with one of its {len(classes)} classes, for an image of anything else "
-        "as well, and can be sure of it.",
+        "as well, and can be sure of it."
+        if task == "single"
+        else f"It knows of its {len(classes)} classes alone; on an image of something quite "
+        "different its answers mean nothing, however sure.",
         "How sure it says it is has not been calibrated.",
         "Not for decisions about people's health, safety or rights without a check of its own.",
     ]

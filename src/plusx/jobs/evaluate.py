@@ -58,7 +58,8 @@ def evaluate(
 
     Args:
         run: a run folder or a model folder.
-        data: a folder of class folders (with or without splits) or a CSV file.
+        data: a folder of class folders (with or without splits), a CSV or Parquet file, or a data
+            set that Hugging Face datasets saved.
         split: ``train``, ``val``, ``test`` or ``all``; by default ``test`` where the data has
             one, else ``val``, else all.
         device: where to run.
@@ -73,7 +74,10 @@ def evaluate(
     """
     talk = talk or Talk()
     artifact = load_artifact(Path(run))
-    listing, absent = align(read_listing(data, training=False), artifact.classes)
+    given = read_listing(data, training=False, task=artifact.task)
+    if given.unlabelled:
+        talk.note(f"images left out because they have no label yet: {given.unlabelled}")
+    listing, absent = align(given, artifact.classes)
     if absent:
         shown = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
         talk.note(f"{len(absent)} of the model's classes are absent from the data: {shown}")

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from plusx.data import SPLITS, Listing, groups_of
+from plusx.data import SPLITS, Listing, Task, groups_of
+from plusx.data.records import Targets, target_array
+from plusx.decide import Decision
 from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
+from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch
 from plusx.fit.loop import Step, copy_state, train_network
 from plusx.fit.probe import Head, Probe, fit_probe
 from plusx.fit.recipe import Recipe
 from plusx.fit.trunk import Rows
 from plusx.jobs.material import Material, source
-from plusx.jobs.setup import Setup, class_weights, resolve_norm
+from plusx.jobs.setup import Setup, check_learnable, class_weights, resolve_norm
 from plusx.jobs.talk import Talk
 from plusx.model.classifier import Classifier
 from plusx.model.surgery import split_trunk, unfreeze_last_blocks
@@ -38,6 +41,8 @@ class Fitted:
         history: the epochs; empty for a probe alone.
         positions: of each split's readable images in the listing.
         recipe: as it was used; differs from the setup's where memory ran out.
+        task: of the data.
+        decision: the thresholds of what ships, once they are known.
     """
 
     model: Classifier
@@ -47,6 +52,8 @@ class Fitted:
     history: list[Epoch]
     positions: dict[str, Rows]
     recipe: Recipe
+    task: Task = "single"
+    decision: Decision = field(default_factory=Decision)
 
     @property
     def ships(self) -> str:
@@ -73,13 +80,16 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
     """
     positions = {split: material.positions(listing, split) for split in SPLITS}
     model = copy.deepcopy(setup.network.model)
-    weights = class_weights(setup.options, _targets(listing, positions["train"]), talk)
+    targets = _targets(listing, positions["train"])
+    if listing.task == "multi":
+        check_learnable(listing, targets.astype(bool))
+    weights = class_weights(setup.options, targets, talk)
     probe = None
     if material.first is not None:
         with talk.phase("probe"):
             probe = fit_probe(
                 material.first.features[positions["train"]],
-                _targets(listing, positions["train"]),
+                targets,
                 classes=len(listing.classes),
                 seed=setup.recipe.seed,
                 groups=groups_of([listing.samples[p] for p in positions["train"]]),
@@ -87,9 +97,9 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
             )
         _set_head(model, probe.head)
     if setup.unfreeze == 0:
-        return Fitted(model, model, probe, None, [], positions, setup.recipe)
+        return Fitted(model, model, probe, None, [], positions, setup.recipe, listing.task)
     net = _trainable_part(model, setup, material)
-    fitted = Fitted(model, net, probe, None, [], positions, setup.recipe)
+    fitted = Fitted(model, net, probe, None, [], positions, setup.recipe, listing.task)
     start = copy_state(net)
     while True:
         try:
@@ -145,6 +155,7 @@ def validation(listing: Listing, positions: Rows) -> Predictions:
         targets=_targets(listing, positions),
         paths=tuple(sample.path for sample in samples),
         classes=listing.classes,
+        task=listing.task,
         groups=groups_of(samples),
     )
 
@@ -167,7 +178,7 @@ def _fine_tune(
     with talk.phase(label, epochs * len(train)) as tick:
 
         def show(step: Step) -> None:
-            text = f"epoch {step.epoch}/{epochs} loss {step.loss:.3f} val {step.val_top1:.3f}"
+            text = f"epoch {step.epoch}/{epochs} loss {step.loss:.3f} val {step.best:.3f}"
             tick(step.images, text)
 
         fitted.history = train_network(
@@ -178,7 +189,11 @@ def _fine_tune(
             hardware=setup.hardware,
             choice=fitted.choice,
             folder=folder,
-            class_weights=class_weights,
+            criterion=make_criterion(
+                listing.task,
+                class_weights=class_weights,
+                label_smoothing=setup.recipe.label_smoothing,
+            ),
             tick=show,
         )
 
@@ -197,5 +212,6 @@ def _set_head(model: Classifier, head: Head) -> None:
         model.head.fc.bias.copy_(torch.from_numpy(head.bias))
 
 
-def _targets(listing: Listing, positions: Rows) -> Rows:
-    return np.array([listing.samples[p].target for p in positions], dtype=np.int64)
+def _targets(listing: Listing, positions: Rows) -> Targets:
+    samples = [listing.samples[p] for p in positions]
+    return target_array(samples, len(listing.classes), listing.task)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data import read_image
+from plusx.data.classes import SEPARATOR
 from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions
 from plusx.jobs.wording import one_line, which_images
@@ -45,17 +46,28 @@ def gather_gallery(
     except DataError as error:
         absent["gallery"] = one_line(error)
         return None
-    if predictions.task != "single" or not (predictions.targets >= 0).any():
-        absent["gallery"] = "The gallery is for labelled images with one class each."
+    multi = predictions.task == "multi"
+    if not len(predictions) or not (multi or (predictions.targets >= 0).any()):
+        absent["gallery"] = "The gallery is for labelled images."
         return None
     root = _common_folder(predictions.paths)
-    mistakes, hits, wrong = _rank(predictions)
+    if multi:
+        mistakes, hits, wrong, worst = _rank_multi(predictions)
+    else:
+        mistakes, hits, wrong = _rank(predictions)
+
+    def entry(row: int) -> dict[str, Any]:
+        if multi:
+            return _entry_multi(predictions, row, root, int(worst[row]))
+        return _entry(predictions, row, root)
+
     return {
+        "multi": multi,
         "images": which_images({**kept, "n": len(predictions)}),
         "root": one_line(root),
         "wrong": wrong,
-        "mistakes": [_entry(predictions, row, root) for row in mistakes],
-        "hits": [_entry(predictions, row, root) for row in hits],
+        "mistakes": [entry(row) for row in mistakes],
+        "hits": [entry(row) for row in hits],
     }
 
 
@@ -71,6 +83,46 @@ def _rank(predictions: Predictions) -> tuple[list[int], list[int], int]:
         return [int(rows[i]) for i in index[np.argsort(key[index], kind="stable")][:most]]
 
     return first(~right, -sure, MISTAKES), first(right, sure, HITS), int((~right).sum())
+
+
+def _rank_multi(
+    predictions: Predictions,
+) -> tuple[list[int], list[int], int, npt.NDArray[np.intp]]:
+    """As ``_rank``, and the class of each image (n,) that speaks for it: the surest of its wrong
+    ones, or where all are right the one least sure."""
+    wrong = predictions.marks != predictions.targets
+    sure = np.abs(predictions.logits)
+    worst = np.where(wrong.any(axis=1), np.where(wrong, sure, -1.0).argmax(1), sure.argmin(1))
+    of_worst = sure[np.arange(len(worst)), worst]
+    mistaken = wrong.any(axis=1)
+
+    def first(chosen: npt.NDArray[np.bool_], sign: int, most: int) -> list[int]:
+        index = np.flatnonzero(chosen)
+        return [int(i) for i in index[np.argsort(sign * of_worst[index], kind="stable")][:most]]
+
+    return first(mistaken, -1, MISTAKES), first(~mistaken, 1, HITS), int(mistaken.sum()), worst
+
+
+def _entry_multi(predictions: Predictions, row: int, root: str, worst: int) -> dict[str, Any]:
+    path = predictions.paths[row]
+    picture, why = _thumbnail(path)
+
+    def names(marks: npt.NDArray[np.bool_]) -> str:
+        found = [predictions.classes[i] for i in np.flatnonzero(marks)]
+        return one_line(f"{SEPARATOR} ".join(found)) or "none"
+
+    has = bool(predictions.targets[row, worst])
+    return {
+        "path": one_line(os.path.relpath(path, root) if root else path),
+        "true": names(predictions.targets[row]),
+        "called": names(predictions.marks[row]),
+        "worst": one_line(predictions.classes[worst]),
+        "share": float(predictions.take([row]).probabilities[0, worst]),
+        "has": has,
+        "wrong": bool(predictions.marks[row, worst]) != has,
+        "picture": picture,
+        "why": why,
+    }
 
 
 def _entry(predictions: Predictions, row: int, root: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from plusx.data import BadImage, Listing, Sample, drop, gather_facts
+from plusx.data.records import target_array
 from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
 from plusx.fit.features import FirstPass, first_pass
@@ -92,7 +93,7 @@ def source(setup: Setup, material: Material, positions: Rows, *, feed: Feed, tal
     if material.store is not None:
         n = len(setup.listing.samples)
         rows = np.arange(material.views)[:, None] * n + positions
-        targets = np.array([sample.target for sample in samples], dtype=np.int64)
+        targets = target_array(samples, len(setup.listing.classes), setup.listing.task)
         return CachedViews(material.store, rows, targets, feed=feed)
     trunk = None if setup.unfreeze is None or material.engine is None else material.engine.trunk
     return _stream(setup, samples, feed, talk, trunk)
@@ -173,6 +174,7 @@ def _stream(
     return StreamedImages(
         samples,
         setup.preprocessing,
+        targets=target_array(samples, len(setup.listing.classes), setup.listing.task),
         augmentation=setup.augmentation,
         feed=feed,
         trunk=trunk,

@@ -4,27 +4,97 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from plusx.atomic import replacing
+from plusx.data.classes import SEPARATOR
 from plusx.errors import MissingExtra, UsageError
-from plusx.predict import Prediction
+from plusx.predict import Prediction, Predictor
 
 Write = Callable[[Prediction], None]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 ROWS = 4096
 """Rows per Parquet row group."""
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Task single: path, label, probability, then label_2, probability_2 and so on up to ``top``;
+    in JSON lines the ranked classes stand in a list ``top``."""
+
+    top: int
+
+    def names(self) -> list[str]:
+        """The columns."""
+        more = [f"{n}_{i}" for i in range(2, self.top + 1) for n in ("label", "probability")]
+        return ["path", "label", "probability", *more]
+
+    def row(self, prediction: Prediction) -> list[Any]:
+        """One prediction's cells."""
+        ranked = prediction.top(self.top)
+        return [prediction.path, *(c for label, p in ranked for c in (label, round(p, 6)))]
+
+    def values(self, prediction: Prediction) -> dict[str, Any]:
+        """One prediction for JSON."""
+        ranked = [{"label": n, "probability": round(p, 6)} for n, p in prediction.top(self.top)]
+        return {**ranked[0], "top": ranked}
+
+    def words(self, prediction: Prediction) -> str:
+        """One prediction for a person."""
+        return "  ".join(f"{label} {p:.3f}" for label, p in prediction.top(self.top))
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Task multi: path, the image's labels joined by ``;``, and ``probability_CLASS`` for every
+    class; in JSON lines a list ``labels`` and an object ``probabilities``."""
+
+    classes: tuple[str, ...]
+    top: int
+
+    def names(self) -> list[str]:
+        """The columns."""
+        return ["path", "labels", *(f"probability_{name}" for name in self.classes)]
+
+    def row(self, prediction: Prediction) -> list[Any]:
+        """One prediction's cells."""
+        shares = [round(float(p), 6) for p in prediction.probabilities]
+        return [prediction.path, SEPARATOR.join(prediction.labels), *shares]
+
+    def values(self, prediction: Prediction) -> dict[str, Any]:
+        """One prediction for JSON."""
+        _, _, *shares = self.row(prediction)
+        shown = dict(zip(self.classes, shares, strict=True))
+        return {"labels": list(prediction.labels), "probabilities": shown}
+
+    def words(self, prediction: Prediction) -> str:
+        """One prediction for a person: its labels, then the most probable classes."""
+        shares = "  ".join(f"{label} {p:.3f}" for label, p in prediction.top(self.top))
+        return f"{SEPARATOR.join(prediction.labels) or '(none)'}  ({shares})"
+
+
+Layout = Ranked | Marked
+
+
+def layout_of(predictor: Predictor, top: int) -> Layout:
+    """How a model's answers are written: ``top`` classes of an image, or all it may have."""
+    top = min(top, len(predictor.classes))
+    return Ranked(top) if predictor.task == "single" else Marked(predictor.classes, top)
+
+
 @contextmanager
-def predictions_file(path: Path, top: int) -> Iterator[Write]:
+def predictions_file(path: Path, layout: Layout) -> Iterator[Write]:
     """Open ``path`` for predictions; it appears under its name only when all are written.
 
-    Columns: path, label, probability, then label_2, probability_2 and so on up to ``top``; in
-    JSON lines the classes after the first stand in a list ``top``.
+    In CSV nothing is left that a spreadsheet would take for a formula: a path that begins with
+    ``=``, ``+``, ``-`` or ``@`` gets ``./`` before it, a class name ``'``.
 
     Raises:
         UsageError: the ending is none of .csv, .jsonl, .parquet, or the file cannot be written.
@@ -37,34 +107,40 @@ def predictions_file(path: Path, top: int) -> Iterator[Write]:
         raise UsageError(f"--out {path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside, kinds[path.suffix.lower()](beside, top) as write:
+        with replacing(path) as beside, kinds[path.suffix.lower()](beside, layout) as write:
             yield write
     except OSError as error:
         raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
 
 
 @contextmanager
-def _csv(path: Path, top: int) -> Iterator[Write]:
+def _csv(path: Path, layout: Layout) -> Iterator[Write]:
     with _text(path) as file:
         writer = csv.writer(file)
-        writer.writerow(_columns(top))
-        yield lambda prediction: writer.writerow(_row(prediction, top))
+        writer.writerow([_harmless(name) for name in layout.names()])
+
+        def write(prediction: Prediction) -> None:
+            path, *rest = layout.row(prediction)
+            path = f".{os.sep}{path}" if path.startswith(_FORMULA) else path
+            writer.writerow([path, *map(_harmless, rest)])
+
+        yield write
 
 
 @contextmanager
-def _jsonl(path: Path, top: int) -> Iterator[Write]:
+def _jsonl(path: Path, layout: Layout) -> Iterator[Write]:
     with _text(path) as file:
-        yield lambda prediction: print(as_json_line(prediction, top), file=file)
+        yield lambda prediction: print(as_json_line(prediction, layout), file=file)
 
 
 @contextmanager
-def _parquet(path: Path, top: int) -> Iterator[Write]:
+def _parquet(path: Path, layout: Layout) -> Iterator[Write]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtra("--out FILE.parquet", "parquet") from error
-    names = _columns(top)
+    names = layout.names()
     kinds = [pa.float32() if name.startswith("probability") else pa.string() for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     rows: list[list[Any]] = []
@@ -76,7 +152,7 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
             rows.clear()
 
         def write(prediction: Prediction) -> None:
-            path, *rest = _row(prediction, top)
+            path, *rest = layout.row(prediction)
             # Parquet holds UTF-8: other bytes of a file name become \\udcxx
             rows.append([path.encode("utf-8", "backslashreplace").decode(), *rest])
             if len(rows) == ROWS:
@@ -87,24 +163,17 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
             flush()
 
 
-def as_json_line(prediction: Prediction, top: int) -> str:
-    """One prediction as one line of JSON: path, label, probability, and the ``top`` classes."""
-    ranked = [{"label": label, "probability": round(p, 6)} for label, p in prediction.top(top)]
+def as_json_line(prediction: Prediction, layout: Layout) -> str:
+    """One prediction as one line of JSON: its path, and what the layout has of it."""
     # surrogates stand for bytes of a file name that are no UTF-8; they must be escaped
     strange = not prediction.path.isprintable()
-    return json.dumps({"path": prediction.path, **ranked[0], "top": ranked}, ensure_ascii=strange)
+    values = {"path": prediction.path, **layout.values(prediction)}
+    return json.dumps(values, ensure_ascii=strange)
 
 
-def _columns(top: int) -> list[str]:
-    more = [f"{name}_{i}" for i in range(2, top + 1) for name in ("label", "probability")]
-    return ["path", "label", "probability", *more]
-
-
-def _row(prediction: Prediction, top: int) -> list[Any]:
-    row: list[Any] = [prediction.path]
-    for label, probability in prediction.top(top):
-        row += [label, round(probability, 6)]
-    return row
+def _harmless(cell: Any) -> Any:
+    """Text that no spreadsheet runs (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _text(path: Path) -> TextIO:

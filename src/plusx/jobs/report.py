@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from plusx.errors import ArtifactError, PlusxError
-from plusx.evaluate import SCHEMA_VERSION, learning_curves
+from plusx.evaluate import SCHEMA_VERSION, SCORES, learning_curves
 from plusx.jobs import wording
 from plusx.jobs.gallery import gather_gallery
 from plusx.jobs.report_classes import bounded, gather_classes, inline_svg
@@ -89,7 +89,7 @@ def gather(run: Path) -> Json:
         "class_names": metrics.get("classes") or [],
         "headline": _headline(metrics, main),
         "evaluations": [_figures(one) for one in evaluations],
-        "classes": gather_classes(main) if main else None,
+        "classes": gather_classes(main, metrics.get("thresholds") or {}) if main else None,
         "counts": metrics.get("counts") or {},
         "curves": _curves(run / "history.csv", config, absent),
         "gallery": gather_gallery(run, evaluations, absent),
@@ -154,6 +154,7 @@ def _headline(metrics: Json, main: Json | None) -> Json | None:
         "images": wording.which_images(found),
         "meaning": wording.role_meaning(found["role"]),
         "chance": _chance(metrics, main) if found["figure"] == "top1" else None,
+        "shuffled": _shuffled(found, main),
         "proportion": found["figure"] in wording.PROPORTIONS,
     }
 
@@ -173,6 +174,17 @@ def _chance(metrics: Json, main: Json | None) -> Json | None:
         return None
     largest = max(support, key=lambda name: support[name])
     return {"class": largest, "share": support[largest] / total}
+
+
+def _shuffled(headline: Json, main: Json | None) -> float | None:
+    """Mean average precision of images in an order by chance: the mean share of a class's images;
+    None for another figure, and where it is not known."""
+    if headline["figure"] != "mean_average_precision" or main is None:
+        return None
+    if (main["split"], main["n"]) != (headline["split"], headline["n"]):
+        return None
+    held = [one["support"] for one in main["per_class"] if one["support"]]
+    return sum(held) / len(held) / main["n"] if held else None
 
 
 def _figures(evaluation: Json) -> Json:
@@ -204,21 +216,31 @@ def _curves(path: Path, config: Json, absent: dict[str, str]) -> Json | None:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        start = next((float(row["val_top1"]) for row in rows if not float(row["epoch"])), None)
+        # A column that is empty throughout belongs to the other task.
+        used = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+        rows = [{name: row[name] for name in used} for row in rows]
+        score = next((name for name in SCORES if name in used), "val_top1")
+        start = next((float(row[score]) for row in rows if not float(row["epoch"])), None)
         known = [{k: float(v) for k, v in row.items() if v} for row in rows]
         epochs = [row for row in known if row["epoch"] and math.isfinite(row.get("train_loss", 0))]
         if not epochs:
             absent["curves"] = "No epoch was run: the probe needs none."
             return None
         probe = None if _from_scratch(config) else start
-        picture = inline_svg("curves", learning_curves(epochs, probe_top1=probe))
+        picture = inline_svg("curves", learning_curves(epochs, score=score, probe=probe))
     except FileNotFoundError:
         absent["curves"] = "This run has no history.csv: nothing was trained epoch by epoch."
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PlusxError) as error:
         absent["curves"] = wording.one_line(f"history.csv cannot be read: {error}")
     else:
         table = bounded(rows, _EPOCHS)
-        return {"picture": picture, "rows": table, "probe": probe, "epochs": len(epochs)}
+        return {
+            "picture": picture,
+            "rows": table,
+            "probe": probe,
+            "epochs": len(epochs),
+            "score": SCORES[score].removeprefix("validation "),
+        }
     return None
 
 

@@ -20,8 +20,13 @@ _MATRIX_UP_TO = 30  # classes; beyond, the list of confused pairs stands alone
 _THREE = ("precision", "recall", "f1")
 
 
-def gather_classes(evaluation: Json) -> Json:
-    """Figures per class, the confusion matrix and its largest cells of the main evaluation."""
+def gather_classes(evaluation: Json, thresholds: Mapping[str, float]) -> Json:
+    """Figures per class, the confusion matrix and its largest cells of the main evaluation.
+
+    Args:
+        evaluation: as ``metrics.json`` has it.
+        thresholds: class -> the probability from which on an image has it (task multi).
+    """
     whole = _evaluation(evaluation)
     few = len(whole.classes) <= _MATRIX_UP_TO
     drawn = len(whole.classes) > 2 and any(one.f1 is not None for one in whole.per_class)
@@ -34,6 +39,8 @@ def gather_classes(evaluation: Json) -> Json:
         "f1": inline_svg("f1", class_f1(whole)) if drawn else None,
         "confusions": None if whole.confusion is None else _confusions(whole),
         "count": len(whole.classes),
+        "multi": whole.task == "multi",
+        "thresholds": thresholds,
     }
 
 

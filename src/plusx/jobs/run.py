@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from plusx.atomic import replacing
+from plusx.data.manifest import is_manifest
 from plusx.errors import ArtifactError, UsageError
 from plusx.predict import Prediction, Predictor
 
@@ -61,9 +62,12 @@ class Run:
 
     @property
     def top1(self) -> float | None:
-        """The headline figure, a fraction; None where nothing was evaluated."""
+        """The headline figure, a fraction; None where nothing was evaluated, and for task multi
+        (its headline is a mean average precision)."""
         headline = self.metrics.get("headline")
-        return None if headline is None else float(headline["value"])
+        if headline is None or headline["figure"] != "top1":
+            return None
+        return float(headline["value"])
 
     def predict(self, source: PathLike | Iterable[PathLike]) -> Prediction | list[Prediction]:
         """Classify one image (one Prediction) or several, a folder or a glob (a list)."""
@@ -219,11 +223,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _name_of(data: str) -> str:
-    """What the user calls the data: a symbolic link keeps its own name, a CSV loses its ending."""
+    """What the user calls the data: a symbolic link keeps its own name, a manifest loses its
+    ending."""
     where = Path(data).absolute()
     if ".." in where.parts or not where.name:
         where = where.resolve()
-    return (where.stem if where.suffix.lower() == ".csv" else where.name) or "run"
+    return (where.stem if is_manifest(where.name) else where.name) or "run"
 
 
 def _fresh(parent: Path, name: str) -> Path:

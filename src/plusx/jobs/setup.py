@@ -9,9 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
+from plusx.data.classes import quoted
+from plusx.data.records import Targets, target_array
 from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
@@ -22,6 +25,9 @@ from plusx.runtime import cpu_count, resolve_device, resolve_precision, world
 from plusx.weights import Network, create_network
 
 T = TypeVar("T")
+
+HEAVIEST = 100.0
+"""Most times that the images of a rare class count with ``--class-weights balanced``."""
 
 UNEVEN = 2.0
 """Largest over smallest class above which ``--class-weights auto`` weighs the classes."""
@@ -65,7 +71,12 @@ class Setup:
         spec = self.network.model.spec
         return {
             "asked": dataclasses.asdict(self.options),
-            "data": {"root": self.listing.root, "classes": self.listing.classes, **counts},
+            "data": {
+                "root": self.listing.root,
+                "task": self.listing.task,
+                "classes": self.listing.classes,
+                **counts,
+            },
             "network": {
                 "weights": self.network.origin,
                 "sha256": self.network.sha256,
@@ -102,6 +113,10 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
             f"{len(listing.part('val')) + len(listing.part('train'))} images set aside "
             f"(stratified, seed {options.seed})"
         )
+    if listing.unlabelled:
+        talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
+    if listing.task == "multi":
+        _check_marks(listing, talk)
     if listing.ignored:
         talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
     for name in listing.classes:
@@ -137,8 +152,52 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
     )
 
 
-def class_weights(options: TrainOptions, targets: np.ndarray, talk: Talk) -> Tensor | None:
-    """(K,) weights that make every class count alike, where they are wanted."""
+def check_learnable(listing: Listing, marks: NDArray[np.bool_]) -> None:
+    """Refuse training images that all agree on a class.
+
+    Args:
+        listing: of task multi.
+        marks: (n, K) of the images to learn from.
+
+    Raises:
+        DataError: none or all of them have some class.
+    """
+    count = marks.sum(axis=0)
+    for name, n in zip(listing.classes, count.tolist(), strict=True):
+        if n in (0, len(marks)):
+            every = "every one" if n else "none"
+            raise DataError(
+                f"{listing.source}: {every} of the {len(marks)} training images has class {name!r}"
+                ", so it cannot be learnt; add images of the other kind, or leave the class out"
+            )
+
+
+def _check_marks(listing: Listing, talk: Talk) -> None:
+    classes = len(listing.classes)
+    check_learnable(listing, target_array(listing.part("train"), classes, "multi").astype(bool))
+    for split in ("val", "test"):
+        found = target_array(listing.part(split), classes, "multi").astype(bool)
+        count = found.sum(axis=0).tolist()
+        for problem, wrong in (("has", 0), ("lacks", len(found))):
+            names = [n for n, held in zip(listing.classes, count, strict=True) if held == wrong]
+            if names and len(found):
+                talk.note(f"no image of {split} {problem} {quoted(names)}: figures of such a class "
+                          "say nothing there")  # fmt: skip
+
+
+def class_weights(options: TrainOptions, targets: Targets, talk: Talk) -> Tensor | None:
+    """(K,) weights that make every class count alike, where they are wanted.
+
+    Targets (n, K) get them only with ``balanced``: then a class's images count as much as those
+    without it (at most ``HEAVIEST`` times). ``auto`` leaves them: a class's threshold makes up for
+    its rarity, and its probabilities stay what they are.
+    """
+    if targets.ndim == 2:
+        if options.class_weights != "balanced":
+            return None
+        with_it = targets.sum(axis=0)
+        talk.note("every class's images count as much as those without it (--class-weights)")
+        return torch.from_numpy(((len(targets) - with_it) / with_it).clip(max=HEAVIEST)).float()
     counts = np.bincount(targets)
     ratio = counts.max() / counts.min()
     if options.class_weights == "none" or (options.class_weights == "auto" and ratio < UNEVEN):

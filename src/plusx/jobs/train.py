@@ -17,8 +17,10 @@ from plusx._version import __version__
 from plusx.data import folds, split_listing
 from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions
-from plusx.jobs.assess import Evaluation, assess, entry, metrics, score
+from plusx.evaluate.selection import figure_then_nll
+from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
 from plusx.jobs.card import model_card
+from plusx.jobs.decision import score, score_and_decide
 from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.options import TrainOptions
@@ -34,7 +36,9 @@ def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: 
     """Train a classifier on a folder of images.
 
     Args:
-        data: ``train/val[/test]/<class>/``, ``<class>/``, or a CSV ``path,label[,split][,group]``.
+        data: ``train/val[/test]/<class>/``, ``<class>/``, or a CSV or Parquet file
+            ``path,label[,split][,group]``, where ``a;b`` are several labels, or a data set that
+            Hugging Face datasets saved.
         talk: where progress is said; by default stderr.
         **options: see ``TrainOptions``.
 
@@ -122,6 +126,7 @@ def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
 def _card(setup: Setup, fitted: Fitted, found: dict[str, Any], name: str) -> str:
     return model_card(
         classes=setup.listing.classes,
+        task=setup.listing.task,
         provenance=_provenance(setup, fitted),
         name=name,
         architecture=architecture(fitted.model.spec),
@@ -159,6 +164,7 @@ def _save(setup: Setup, fitted: Fitted, folder: Path) -> None:
         fitted.model,
         classes=setup.listing.classes,
         preprocessing=setup.preprocessing,
+        task=setup.listing.task,
         provenance=_provenance(setup, fitted),
         card="",
     )
@@ -188,15 +194,18 @@ def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[E
         fold.mkdir(parents=True, exist_ok=True)
         fitted = fit(setup, material, listing, fold, talk)
         _save(setup, fitted, fold)
+        if listing.task == "multi":
+            chose = [listing.samples[p] for p in fitted.positions["val"]]
+            score_and_decide(setup, fold / "model", chose, f"thresholds of fold {k + 1}", talk)
         held = [listing.samples[p] for p in fitted.positions["test"]]
         judged.append(score(setup, fold / "model", held, f"scoring fold {k + 1}", talk))
         shutil.rmtree(fold / "model")
         shutil.rmtree(fold / "checkpoints", ignore_errors=True)
-    top1 = [float((p.predicted == p.targets).mean()) for p in judged]
+    by_fold = [figure_then_nll(p)[0] for p in judged]
     method = (
         f"{len(judged)} trainings, each image predicted by the one that never saw it "
-        f"(spread between folds {np.std(top1, ddof=1):.4f})"
+        f"(spread between folds {np.std(by_fold, ddof=1):.4f})"
     )
     pooled = Predictions.concat(judged)
     found = entry(pooled, folder, ("out of fold", "report"), method, "out-of-fold")
-    return [found | {"top1_by_fold": top1}]
+    return [found | {f"{HEADLINE[pooled.task]}_by_fold": by_fold}]

@@ -11,6 +11,7 @@ FIGURES = {
     "top5": ("Top-5", "the right class is among the first five guesses"),
     "balanced_accuracy": ("Balanced accuracy", "mean recall: every class counts the same"),
     "mean_average_precision": ("Mean average precision", "ranking quality, averaged over classes"),
+    "subset_accuracy": ("Subset accuracy", "every class of an image is right, present or absent"),
     "macro_precision": ("Macro precision", "of what is called a class, how much is; class mean"),
     "macro_recall": ("Macro recall", "of what is a class, how much is found; class mean"),
     "macro_f1": ("Macro F1", "harmonic mean of precision and recall; class mean"),

@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from plusx.weights.artifact import Artifact, load_artifact, save_artifact, write_card
+    from plusx.weights.artifact import (
+        Artifact,
+        load_artifact,
+        save_artifact,
+        write_card,
+        write_decision,
+    )
     from plusx.weights.families import build, spec_from_dict, title
     from plusx.weights.family_config import architecture
     from plusx.weights.foreign.reading import Reading
@@ -29,6 +35,7 @@ __all__ = [
     "spec_from_dict",
     "title",
     "write_card",
+    "write_decision",
 ]
 
 _HOME = {
@@ -38,6 +45,7 @@ _HOME = {
     "load_artifact": "artifact",
     "save_artifact": "artifact",
     "write_card": "artifact",
+    "write_decision": "artifact",
     "Reading": "foreign.reading",
     "architecture": "family_config",
     "build": "families",

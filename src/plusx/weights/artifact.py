@@ -14,7 +14,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from plusx._version import __version__
 from plusx.atomic import replacing
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import Task
-from plusx.errors import ArtifactError, MissingExtra, PlusxError, WeightsError
+from plusx.decide import Decision
+from plusx.errors import ArtifactError, MissingExtra, PlusxError, UsageError, WeightsError
 from plusx.model.classifier import Classifier, Spec
 from plusx.weights.families import build, spec_from_dict
 from plusx.weights.family_config import read_config as read_timm_config
@@ -50,6 +51,7 @@ class Artifact:
     format_version: int
     path: Path
     sha256: str
+    decision: Decision = field(default_factory=Decision)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,23 @@ def write_card(folder: Path | str, card: str) -> None:
         raise ArtifactError(f"{target}: cannot be written: {error.strerror}") from error
 
 
+def write_decision(folder: Path | str, decision: Decision) -> None:
+    """Put how probabilities become an answer into an artifact, atomically.
+
+    Raises:
+        ArtifactError: it cannot be read or written.
+    """
+    target = Path(folder) / CONFIG
+    config = read_config(target)
+    config["plusx"]["decision"] = decision.to_dict()
+    try:
+        with replacing(target) as beside:
+            text = json.dumps(config, indent=2, ensure_ascii=False)
+            beside.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"{target}: cannot be written: {error.strerror}") from error
+
+
 def load_artifact(path: Path | str) -> Artifact:
     """Read ``RUN`` or ``RUN/model``.
 
@@ -167,6 +186,7 @@ def load_artifact(path: Path | str) -> Artifact:
         format_version=own["format_version"],
         path=folder,
         sha256=digest,
+        decision=_decision(own, len(described.classes), folder / CONFIG),
     )
 
 
@@ -275,6 +295,13 @@ def _own_section(config: Mapping[str, Any], where: Path | str) -> dict[str, Any]
     if missing := [key for key in wanted if key not in own]:
         raise ArtifactError(f"{where}: its plusx section lacks {', '.join(missing)}")
     return dict(own)
+
+
+def _decision(own: Mapping[str, Any], classes: int, where: Path) -> Decision:
+    try:
+        return Decision.from_dict(own.get("decision", {}), classes)
+    except (UsageError, AttributeError) as error:
+        raise ArtifactError(f"{where}: its decision cannot be used: {error}") from error
 
 
 def _is_empty(path: Path) -> bool:
