@@ -41,7 +41,7 @@ def test_a_promised_precision_is_kept_on_new_images() -> None:
 
 def test_a_precision_out_of_reach_is_refused() -> None:
     sure, right = answers(200, 0)
-    with pytest.raises(DataError, match="no sureness gives a precision of 99.9%"):
+    with pytest.raises(DataError, match=r"no sureness gives a precision of 99\.9%"):
         threshold_for_precision(sure, right, 0.999)
     with pytest.raises(UsageError, match=r"precision 95 must"):
         threshold_for_precision(sure, right, 95)
