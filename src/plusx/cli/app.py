@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from plusx._version import __version__
-from plusx.cli import compare, evaluate, import_, predict, train
+from plusx.cli import compare, evaluate, explain, import_, predict, train
 from plusx.errors import PlusxError
 
 app = typer.Typer(
@@ -34,6 +34,9 @@ app.command("evaluate", short_help="Score a run on labelled images.", epilog=eva
 )
 app.command("compare", short_help="Compare two runs image by image.", epilog=compare.EXAMPLES)(
     compare.compare
+)
+app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
+    explain.explain
 )
 app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
     import_.import_weights
