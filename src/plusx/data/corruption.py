@@ -1,7 +1,8 @@
 """Photographs made worse on purpose: seven kinds of harm at five strengths.
 
-The kinds are some of Hendrycks & Dietterich 2019 (arXiv 1903.12261), by torchvision's kernels, with strengths of our own, stated in ``STRENGTHS``. An image is harmed at the size the
-network's preprocessing resizes it to, so that one strength means the same for every camera.
+The kinds are some of Hendrycks & Dietterich 2019 (arXiv 1903.12261), by torchvision's kernels, with
+strengths of our own, stated in ``STRENGTHS``. An image is harmed at the size the preprocessing
+resizes it to, so that one strength means the same for every camera.
 """
 
 from __future__ import annotations
