@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from plusx._version import __version__
-from plusx.cli import evaluate, export_weights, import_, models, predict, push, train
+from plusx.cli import (
+    compare,
+    evaluate,
+    explain,
+    export_weights,
+    import_,
+    models,
+    predict,
+    push,
+    train,
+)
 from plusx.errors import PlusxError
 
 app = typer.Typer(
@@ -31,6 +41,12 @@ app.command("predict", short_help="Classify images, folders, patterns.", epilog=
 )
 app.command("evaluate", short_help="Score a run on labelled images.", epilog=evaluate.EXAMPLES)(
     evaluate.evaluate
+)
+app.command("compare", short_help="Compare two runs image by image.", epilog=compare.EXAMPLES)(
+    compare.compare
+)
+app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
+    explain.explain
 )
 app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
     import_.import_weights

@@ -48,7 +48,7 @@ def evaluate(
     from plusx.jobs.run import write_json
 
     for option, name in (("--out", out), ("--predictions", predictions)):
-        _ready(option, name)
+        ready(option, name)
     result = job(
         run,
         data,
@@ -77,7 +77,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _ready(option: str, name: str | None) -> None:
+def ready(option: str, name: str | None) -> None:
     """Make the folder of a file to write, and refuse what can't be one, before hours of work."""
     from pathlib import Path
 

@@ -120,6 +120,19 @@ class Preprocessing:
         short: Any = torch.sym_min(h, w)  # like min, and can be traced
         return self.resize * h // short, self.resize * w // short
 
+    def crop_box(self, hw: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width, in pixels of an image of ``hw``, of what is seen of it."""
+        short = MAX_ASPECT * min(hw)
+        kept = tuple(min(side, short) for side in hw) if self.mode == "short" else hw
+        resized = self.resized_hw(*kept)
+        box = []
+        for side, inside, new in zip(hw, kept, resized, strict=True):
+            scale = inside / new
+            start = _offset(side, inside) + _offset(new, self.size) * scale
+            box.append((round(start), max(1, round(self.size * scale))))
+        (top, height), (left, width) = box
+        return top, left, min(height, hw[0] - top), min(width, hw[1] - left)
+
     def resample(self, image: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
         """(C, H, W) of any dtype -> (C, *hw) float32 on the same scale; the resize alone.
 

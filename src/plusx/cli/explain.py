@@ -1,0 +1,59 @@
+"""``plusx explain``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  plusx explain runs/photos-1 x.jpg
+  plusx explain runs/photos-1 new/ --class bees --out maps/
+"""
+
+
+def explain(
+    run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders or patterns.")],
+    label: Annotated[
+        str | None,
+        typer.Option("--class", help="Explain this class [default: the most probable one]."),
+    ] = None,
+    out: Annotated[str, typer.Option(help="Folder for the pictures.")] = "explained",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON an image.")] = False,
+) -> None:
+    """Paint on each photograph where the network looked (Grad-CAM): warm colours mark what spoke
+    for the class. Grey margins were cut off before the network saw the image."""
+    from pathlib import Path
+
+    from plusx.data import BadImage
+    from plusx.jobs.explain import Explainer, save
+    from plusx.jobs.talk import Talk
+
+    explainer = Explainer(run, device=device)
+    failed, taken = 0, set[str]()
+    with Talk().counting("explaining") as tick:
+        for found in explainer.stream(images, label):
+            tick(1, "")
+            if isinstance(found, BadImage):
+                print(f"unreadable: {found.path}: {found.reason}", file=sys.stderr)
+                failed += 1
+                continue
+            written = save(found, Path(out), taken)
+            if as_json:
+                line = {
+                    "path": found.path,
+                    "class": found.label,
+                    "probability": round(found.probability, 6),
+                    "predicted": found.predicted,
+                    "picture": str(written),
+                }
+                print(json.dumps(line, ensure_ascii=not found.path.isprintable()))
+            else:
+                print(f"{found.path}: {found.label} {found.probability:.1%} -> {written}")
+    if failed:
+        raise typer.Exit(1)
