@@ -86,7 +86,7 @@ def find_shortcuts(
     units = rows if groups is None else np.unique([str(groups[i]) for i in rows],
                                                   return_inverse=True)[1]  # fmt: skip
     unit = np.unique(units, return_inverse=True)[1]
-    fold = _deal(labels, unit, random)
+    fold = deal(labels, unit, FOLDS, random)
     tested = []
     varying = {name: bins for name, values in properties.items()
                if (bins := _bins(np.asarray(values)[rows])).max(initial=0) > 0}  # fmt: skip
@@ -119,12 +119,19 @@ def _sample(targets: Ints, random: np.random.Generator) -> Ints:
     return np.sort(np.concatenate(kept)).astype(np.int64)
 
 
-def _deal(labels: Ints, unit: Ints, random: np.random.Generator) -> Ints:
-    """(n,): a fold for each image; units whole, the classes of their first images in turn."""
+def deal(labels: Ints, unit: Ints, folds: int, random: np.random.Generator) -> Ints:
+    """(n,): a fold for each image; units whole, the classes of their first images in turn.
+
+    Args:
+        labels: (n,) class numbers.
+        unit: (n,) what must stay together, in 0..u-1, each of them there.
+        folds: how many.
+        random: the order within a class.
+    """
     first = np.unique(unit, return_index=True)[1]
     order = np.lexsort((random.random(len(first)), labels[first]))
     dealt = np.empty(len(first), np.int64)
-    dealt[order] = np.arange(len(first)) % FOLDS
+    dealt[order] = np.arange(len(first)) % folds
     return dealt[unit]
 
 
