@@ -22,7 +22,7 @@ from plusx.data import (
     Preprocessing,
     Sample,
     epoch_order,
-    find_unreadable,
+    gather_facts,
     load_batches,
     read_image,
     unlabelled,
@@ -283,25 +283,6 @@ def folder_of_images(folder: Path, n: int) -> Path:
     return folder
 
 
-def test_scan_lists_the_unreadable_in_order(tmp_path: Path) -> None:
-    listed = list(unlabelled(folder_of_images(tmp_path, 40)))
-    told: list[int] = []
-    bad = find_unreadable(iter(listed), threads=3, tick=told.append)
-    assert [Path(b.path).name for b in bad] == [
-        f"{i:03}.png" for i in range(40) if i % 10 in (4, 5)
-    ]
-    assert {b.reason for b in bad if b.path.endswith("5.png")} == {"is empty (0 bytes)"}
-    assert told == [1] * 40
-    assert find_unreadable([], threads=1) == []
-
-
-def test_scan_minds_the_channels(tmp_path: Path) -> None:
-    Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
-    listed = list(unlabelled(tmp_path))
-    assert find_unreadable(listed, threads=1) == []
-    assert "expected 4" in find_unreadable(listed, threads=1, channels=4)[0].reason
-
-
 def test_files_to_batches(tmp_path: Path) -> None:
     listed = list(unlabelled(folder_of_images(tmp_path, 20)))
     p = Preprocessing(16, 16, mean=(0, 0, 0), std=(1, 1, 1))
@@ -320,7 +301,7 @@ def test_files_to_batches(tmp_path: Path) -> None:
         assert torch.equal(values, batch.index)
         assert (batch.targets == -1).all()
     assert sorted(b.path for batch in batches for b in batch.bad) == [
-        b.path for b in find_unreadable(listed, threads=2)
+        b.path for b in gather_facts([s.path for s in listed], processes=2).errors
     ]
 
 

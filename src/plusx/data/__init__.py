@@ -1,17 +1,24 @@
-"""Images: listed, split, decoded, preprocessed, augmented, loaded, checked."""
+"""Images: listed, split, decoded, preprocessed, augmented, loaded, checked.
+
+Nothing is imported before it is used: reading facts, and its worker processes, need no torch.
+"""
 
 from __future__ import annotations
 
-from plusx.data.augmentation import Augmentation, view_rng
-from plusx.data.decode import MAX_PIXELS, read_image
-from plusx.data.folder import read_folder
-from plusx.data.listing import align, drop, read_listing, unlabelled
-from plusx.data.loader import epoch_order, load_batches, plain_reader
-from plusx.data.manifest import read_manifest
-from plusx.data.preprocessing import Preprocessing
-from plusx.data.records import SPLITS, BadImage, Batch, Listing, Sample, Task, groups_of
-from plusx.data.scan import find_unreadable
-from plusx.data.split import folds, split_listing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plusx.data.augmentation import Augmentation, view_rng
+    from plusx.data.decode import MAX_PIXELS, read_image
+    from plusx.data.facts import FactTable, ImageFacts, gather_facts
+    from plusx.data.folder import read_folder
+    from plusx.data.listing import align, drop, read_listing, unlabelled
+    from plusx.data.loader import epoch_order, load_batches, plain_reader
+    from plusx.data.manifest import read_manifest
+    from plusx.data.preprocessing import Preprocessing
+    from plusx.data.records import SPLITS, BadImage, Batch, Listing, Sample, Task, groups_of
+    from plusx.data.split import folds, split_listing
 
 __all__ = [
     "MAX_PIXELS",
@@ -19,6 +26,8 @@ __all__ = [
     "Augmentation",
     "BadImage",
     "Batch",
+    "FactTable",
+    "ImageFacts",
     "Listing",
     "Preprocessing",
     "Sample",
@@ -26,8 +35,8 @@ __all__ = [
     "align",
     "drop",
     "epoch_order",
-    "find_unreadable",
     "folds",
+    "gather_facts",
     "groups_of",
     "load_batches",
     "plain_reader",
@@ -39,3 +48,42 @@ __all__ = [
     "unlabelled",
     "view_rng",
 ]
+
+_HOME = {
+    "MAX_PIXELS": "decode",
+    "SPLITS": "records",
+    "Augmentation": "augmentation",
+    "BadImage": "records",
+    "Batch": "records",
+    "FactTable": "facts",
+    "ImageFacts": "facts",
+    "Listing": "records",
+    "Preprocessing": "preprocessing",
+    "Sample": "records",
+    "Task": "records",
+    "align": "listing",
+    "drop": "listing",
+    "epoch_order": "loader",
+    "folds": "split",
+    "gather_facts": "facts",
+    "groups_of": "records",
+    "load_batches": "loader",
+    "plain_reader": "loader",
+    "read_folder": "folder",
+    "read_image": "decode",
+    "read_listing": "listing",
+    "read_manifest": "manifest",
+    "split_listing": "split",
+    "unlabelled": "listing",
+    "view_rng": "augmentation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

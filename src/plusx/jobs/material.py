@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plusx.data import BadImage, Listing, Sample, drop, find_unreadable
+from plusx.data import BadImage, Listing, Sample, drop, gather_facts
 from plusx.engines import TorchEngine
 from plusx.fit.features import FirstPass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
@@ -63,13 +63,13 @@ def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
     samples = setup.listing.samples
     if setup.options.from_scratch:
         with talk.phase("reading", len(samples)) as tick:
-            bad = find_unreadable(
-                samples,
-                threads=setup.threads,
+            facts = gather_facts(
+                (sample.path for sample in samples),
+                processes=setup.threads,
                 tick=lambda n: tick(n, ""),
                 channels=setup.preprocessing.channels,
             )
-        material = Material(tuple(bad))
+        material = Material(tuple(facts.errors))
     else:
         material = _run_backbone(setup, folder, talk)
     for item in material.bad:

@@ -1,0 +1,301 @@
+"""A map over many items in worker processes: one that crashes or hangs costs its item, no more."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from plusx.errors import PlusxError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 16
+"""Items handed over at a time; a worker holds at most twice as many."""
+
+_LENGTH = struct.Struct("!I")
+# OpenBLAS would start a thread for every core in every worker.
+_START = (
+    "import os, sys; os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); sys.path[:] = {path!r}; "
+    "from plusx.data.isolated import serve; serve({fd})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed(Generic[T]):
+    """An item whose worker died or was ended for taking too long, and why, in a few words."""
+
+    item: T
+    reason: str
+
+
+def map_isolated(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    processes: int,
+    timeout_s: float = 60.0,
+    ahead: int = 1024,
+) -> Iterator[R | Crashed[T]]:
+    """``map(function, items)`` in worker processes, lazily and in order.
+
+    A worker that dies (a fault in a native decoder, the system short of memory) or is silent for
+    longer than ``timeout_s`` is replaced; the item it was at yields :class:`Crashed`, all others
+    their results. Workers are fresh interpreters, not forks, and do not run the caller's main
+    module, so that this is safe beside threads and in scripts without a ``__main__`` guard. They
+    start with the first item, and end with the iterator (or with this process).
+
+    Args:
+        function: importable by name from a module that loads quickly (not the main module), or a
+            ``functools.partial`` of such a one. What it raises is raised here, in its turn.
+        items: small and picklable; drawn in this thread, as they are needed.
+        processes: how many workers.
+        timeout_s: the longest that one item may take, in seconds; starting a worker counts.
+        ahead: at most so many items are under way or wait for the consumer.
+
+    Raises:
+        UsageError: ``processes`` or ``ahead`` is below 1, ``timeout_s`` not above 0, or
+            ``function`` is of the main module.
+        PlusxError: a worker cannot start.
+    """
+    for name, value in (("processes", processes), ("ahead", ahead)):
+        if value < 1:
+            raise UsageError(f"{name} {value!r} must be at least 1")
+    if not timeout_s > 0:
+        raise UsageError(f"timeout_s {timeout_s!r} must be above 0")
+    target = getattr(function, "func", function)
+    if getattr(target, "__module__", None) == "__main__":
+        raise UsageError(f"function {target!r} must be importable by name, not of the main module")
+    return _Pool(pickle.dumps(function), iter(items), processes, timeout_s, ahead).run()
+
+
+class _Failed:
+    """What the function raised, on its way to the parent."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    ready: bool = False
+    given: deque[tuple[int, Any]] = field(default_factory=deque)
+    since: float = field(default_factory=time.monotonic)
+
+    def end(self) -> int:
+        """Stop it; its exit status."""
+        self.channel.close()
+        self.process.kill()
+        return self.process.wait()
+
+
+class _Pool:
+    """The parent's side: hands out items, gathers results by number, replaces workers."""
+
+    def __init__(
+        self, function: bytes, items: Iterator[Any], processes: int, timeout_s: float, ahead: int
+    ) -> None:
+        self.function = function
+        self.fresh = enumerate(items)
+        self.again: deque[tuple[int, Any]] = deque()
+        self.processes = processes
+        self.timeout_s = timeout_s
+        self.ahead = ahead
+        self.drawn = 0
+        self.done: dict[int, Any] = {}
+        self.workers: list[_Worker] = []
+        self.selector = selectors.DefaultSelector()
+
+    def run(self) -> Iterator[Any]:
+        turn = 0
+        try:
+            while True:
+                self._hand_out(turn)
+                while turn in self.done:
+                    result = self.done.pop(turn)
+                    if isinstance(result, _Failed):
+                        raise result.error
+                    turn += 1
+                    yield result
+                if turn < self.drawn:
+                    self._gather()
+                elif not self._hand_out(turn):
+                    return
+        finally:
+            for worker in self.workers:
+                worker.end()
+            self.selector.close()
+
+    def _hand_out(self, turn: int) -> bool:
+        """Give items to workers that have little left; False where there are none to give."""
+        gave = False
+        for number in range(self.processes):
+            worker = self.workers[number] if number < len(self.workers) else None
+            if worker is not None and len(worker.given) > CHUNK:
+                continue
+            part = self._draw(turn)
+            if not part:
+                break
+            if worker is None:
+                worker = self._start()
+            if not worker.given:
+                worker.since = time.monotonic()
+            worker.given += part
+            with suppress(OSError):  # it has died: _gather sees that
+                _send(worker.channel, [item for _, item in part])
+            gave = True
+        return gave
+
+    def _draw(self, turn: int) -> list[tuple[int, Any]]:
+        part: list[tuple[int, Any]] = []
+        while self.again and len(part) < CHUNK:
+            part.append(self.again.popleft())
+        room = min(CHUNK - len(part), turn + self.ahead - self.drawn)
+        new = list(itertools.islice(self.fresh, max(room, 0)))
+        self.drawn += len(new)
+        return part + new
+
+    def _start(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            code = _START.format(path=sys.path, fd=theirs.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # native decoders write there
+                pass_fds=(theirs.fileno(),),
+            )
+        worker = _Worker(process, ours)
+        self.workers.append(worker)
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+        with suppress(OSError):
+            _send(ours, self.function)
+        return worker
+
+    def _gather(self) -> None:
+        """Wait for results; deal with workers that died or are late."""
+        busy = [worker for worker in self.workers if worker.given]
+        oldest = min(worker.since for worker in busy)
+        patience = max(0.0, oldest + self.timeout_s - time.monotonic())
+        heard = {key.data for key, _ in self.selector.select(patience)}
+        for worker in heard:
+            try:
+                self._receive(worker, _receive(worker.channel))
+            except (EOFError, OSError):
+                self._replace(worker, late=False)
+        now = time.monotonic()
+        for worker in busy:
+            if worker not in heard and worker.since + self.timeout_s <= now:
+                self._replace(worker, late=True)
+
+    def _receive(self, worker: _Worker, message: Any) -> None:
+        worker.since = time.monotonic()
+        if not worker.ready:
+            worker.ready = True
+            if message is not None:
+                raise PlusxError(f"a worker process cannot start: {message}")
+            return
+        number, _ = worker.given.popleft()
+        self.done[number] = message
+
+    def _replace(self, worker: _Worker, *, late: bool) -> None:
+        self.selector.unregister(worker.channel)
+        self.workers.remove(worker)
+        status = worker.end()
+        if not worker.ready and not late:
+            raise PlusxError(f"a worker process cannot start: it {_died(status)}")
+        if worker.given:
+            number, item = worker.given.popleft()
+            self.again.extend(worker.given)
+            reason = (
+                f"took longer than {self.timeout_s:g} s" if late else f"its process {_died(status)}"
+            )
+            self.done[number] = Crashed(item, reason)
+
+
+def _died(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    if -status == signal.SIGKILL:
+        return "was killed (memory short?)"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"crashed ({name})"
+
+
+def serve(fd: int) -> None:
+    """The worker's side: takes lists of items from the socket ``fd``, answers one by one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    _be_expendable()
+    channel = socket.socket(fileno=fd)
+    try:
+        function = pickle.loads(_receive(channel))
+    except EOFError:
+        return
+    except Exception as error:
+        _send(channel, f"{type(error).__name__}: {error}")
+        return
+    _send(channel, None)
+    with suppress(EOFError, OSError):  # the parent is done
+        while True:
+            for item in _receive(channel):
+                _send(channel, _try(function, item))
+
+
+def _try(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return _Failed(RuntimeError(f"{type(error).__name__}: {error}"))
+        return _Failed(error)
+
+
+def _be_expendable() -> None:
+    """No core files; and where memory runs out, Linux ends this process before others."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+
+
+def _send(channel: socket.socket, value: Any) -> None:
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    channel.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _receive(channel: socket.socket) -> Any:
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
+    return pickle.loads(_exactly(channel, length))
+
+
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    parts = []
+    while length:
+        part = channel.recv(min(length, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
