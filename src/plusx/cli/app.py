@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from plusx._version import __version__
-from plusx.cli import evaluate, import_, predict, train
+from plusx.cli import evaluate, import_, predict, scan, train
 from plusx.errors import PlusxError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 app.command("train", short_help="Train a classifier on a folder of images.", epilog=train.EXAMPLES)(
     train.train
+)
+app.command("scan", short_help="Look for what is wrong with a data set.", epilog=scan.EXAMPLES)(
+    scan.scan
 )
 app.command("predict", short_help="Classify images, folders, patterns.", epilog=predict.EXAMPLES)(
     predict.predict

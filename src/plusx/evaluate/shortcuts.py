@@ -179,7 +179,7 @@ def _limit(
 ) -> float:
     """What shuffled labels stay below, but for `ALPHA` over all ``tests``: their mean and spread
     over `SHUFFLES`, and Student's t for that few."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     labels, unit, fold = dealt
     first = np.unique(unit, return_index=True)[1]
@@ -191,5 +191,5 @@ def _limit(
         reached.append(_recalls(bins, shuffled, fold, classes).mean())
     if len(reached) < 2:
         return 1.0
-    far = t.ppf(1 - ALPHA / tests, len(reached) - 1)
+    far = stdtrit(len(reached) - 1, 1 - ALPHA / tests)
     return float(np.mean(reached) + far * np.std(reached, ddof=1) * np.sqrt(1 + 1 / len(reached)))

@@ -68,7 +68,7 @@ def properties(listing: Listing, table: FactTable) -> dict[str, npt.NDArray[np.g
 
 
 def _folder_dates(listing: Listing) -> npt.NDArray[np.float64]:
-    """(n,) day of a date that stands in the name of a folder below the root, NaN where none does."""
+    """(n,) day of a date in the name of a folder below the root, NaN where none stands."""
     known: dict[str, float] = {}
     days = np.empty(len(listing.samples))
     for i, sample in enumerate(listing.samples):

@@ -48,7 +48,7 @@ def write_report(run: Path) -> Path:
             cannot be written.
     """
     try:
-        page = _render(gather(run))
+        page = render("report.html", gather(run))
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{run / 'metrics.json'}: not as plusx writes it ({type(error).__name__}: {error}); "
@@ -77,6 +77,7 @@ def gather(run: Path) -> Json:
             f"(this one reads up to {SCHEMA_VERSION}); update with: pip install -U plusx"
         )
     evaluations = _by_weight(metrics)
+    shown = (config.get("asked") or {}).get("thumbnails", True)
     main = next((one for one in evaluations if one.get("per_class")), None)
     if main is None:
         absent["classes"] = "No evaluation in metrics.json has figures per class."
@@ -92,7 +93,7 @@ def gather(run: Path) -> Json:
         "classes": gather_classes(main) if main else None,
         "counts": metrics.get("counts") or {},
         "curves": _curves(run / "history.csv", config, absent),
-        "gallery": gather_gallery(run, evaluations, absent),
+        "gallery": gather_gallery(run, evaluations, absent, thumbnails=shown),
         "bad_images": bounded(metrics.get("bad_images") or [], _LISTED),
         "notes": bounded(metrics.get("notes") or [], _LISTED),
         "settings": _tables(config),
@@ -247,7 +248,8 @@ def _tables(content: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     return list(tables.items())
 
 
-def _render(data: Json) -> str:
+def render(template: str, data: Json) -> str:
+    """A page from one of ``templates/``; all text in ``data`` is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -262,4 +264,4 @@ def _render(data: Json) -> str:
     environment.filters["percent"] = lambda figure: wording.number("top1", figure["value"])
     environment.filters["limits"] = lambda figure: wording.interval("top1", figure)
     environment.filters["drawing"] = Markup  # only our own pictures: matplotlib escapes the names
-    return environment.get_template("report.html").render(**data)
+    return environment.get_template(template).render(**data)
