@@ -21,6 +21,9 @@ WORKING_SIDE = 256
 _GREY_SPREAD = 6
 """Channels that differ by no more anywhere on the thumbnail are one grey."""
 
+MOST_GAIN = 32.0
+"""How far the thumbnail of a faint picture is stretched."""
+
 _LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=8, offset=128)
 _DEPTHS = {"1": 1, "I": 32, "F": 32}
 _MAKE, _MODEL, _CHANGED, _EXIF, _TAKEN = 0x010F, 0x0110, 0x0132, 0x8769, 0x9003
@@ -122,7 +125,7 @@ def _pixel_facts(path: str, channels: int) -> dict[str, Any]:
     digest = hashlib.blake2b(f"{size} {pixels.shape} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
     grey, colour = _pictures(pixels)
-    thumb = grey.resize((THUMB, THUMB), Image.Resampling.BILINEAR)
+    thumb, gain = _thumb(grey)
     tiny = np.asarray(colour.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0))
     spread = tiny.astype(np.int16).max(2) - tiny.min(2)
     return {
@@ -132,7 +135,8 @@ def _pixel_facts(path: str, channels: int) -> dict[str, Any]:
         "border": _border(np.asarray(colour)),
         "grey": int(spread.max()) <= _GREY_SPREAD,
         "content_hash": digest.digest(),
-        "thumb": thumb.tobytes(),
+        "thumb": thumb,
+        "thumb_gain": gain,
         **_light(np.array(grey.histogram(), dtype=np.float64)),
     }
 
@@ -162,6 +166,14 @@ def _light(counts: npt.NDArray[np.float64]) -> dict[str, float | int]:
         "dark_level": int(np.searchsorted(below, 0.99)),
         "light_level": int(np.searchsorted(below, 0.05)),
     }
+
+
+def _thumb(grey: Image.Image) -> tuple[bytes, float]:
+    """The thumbnail, stretched so that a faint picture keeps its structure; and by how much."""
+    small = np.asarray(grey.convert("F").resize((THUMB, THUMB), Image.Resampling.BILINEAR))
+    levels = small - small.mean()
+    gain = min(MOST_GAIN, 127 / max(float(np.abs(levels).max()), 1e-6))
+    return np.rint(levels * gain + 128).astype(np.uint8).tobytes(), gain
 
 
 def _sharpness(grey: Image.Image) -> float:

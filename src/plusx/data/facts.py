@@ -35,6 +35,7 @@ ROW = np.dtype(
         ("std", "<f4"),
         ("entropy", "<f4"),
         ("sharpness", "<f4"),
+        ("thumb_gain", "<f4"),
         ("border", "<f4", (3,)),
         ("dark_level", "u1"),
         ("light_level", "u1"),
@@ -81,7 +82,8 @@ class ImageFacts:
         file_hash: BLAKE2b of the file's bytes.
         content_hash: BLAKE2b of the size and the decoded pixels; a large JPEG is decoded at a
             reduced scale, and so are its copies.
-        thumb: (32, 32) grey levels as bytes.
+        thumb: (32, 32) bytes: grey levels less their mean, times ``thumb_gain``, plus 128.
+        thumb_gain: how far the levels were stretched.
     """
 
     path: str
@@ -109,6 +111,7 @@ class ImageFacts:
     file_hash: bytes = bytes(16)
     content_hash: bytes = bytes(16)
     thumb: bytes = bytes(THUMB * THUMB)
+    thumb_gain: float = 1.0
 
     @property
     def aspect(self) -> float:

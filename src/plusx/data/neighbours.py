@@ -1,0 +1,133 @@
+"""Candidates for near duplicates among a million pictures, without comparing each with each.
+
+A coarse quantiser: the pictures are dealt to about 2 sqrt(n) cells by the nearest of so many of
+them; each is then compared with the pictures of the cells nearest to it, its inner part and its
+mirror image (Jégou et al. 2011, "Product quantization for nearest neighbor search", section IV).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx.data.likeness import DIMENSIONS, Floats, least, short, structure
+
+EXHAUSTIVE = 6000
+"""Up to so many, each is compared with each."""
+
+PROBES = 4
+"""Nearest cells that are looked into for each view of a picture."""
+
+BLOCK = 4096
+_SIDE = round(DIMENSIONS**0.5)
+_SLACK = 0.06
+_SCALE = 127 / 0.5
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shorts:
+    """Short descriptions of n pictures: (n, 225) int8 for the whole and the inner part,
+    memory-mapped, and the (n,) correlation that each asks of its copies."""
+
+    whole: npt.NDArray[np.int8]
+    inner: npt.NDArray[np.int8]
+    bound: Floats
+
+    def view(self, which: int, rows: Ints | slice) -> Floats:
+        """View 0: whole, 1: inner, 2 and 3: mirrored; of these rows, (m, 225), length about 1."""
+        source = self.inner if which % 2 else self.whole
+        found: Floats = np.asarray(source[rows], dtype=np.float32) / np.float32(_SCALE)
+        if which >= 2:
+            found = found.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(len(found), -1)
+        return found
+
+
+def describe(
+    thumbs: npt.NDArray[np.uint8], gain: Floats, rows: Ints, asymptote: float
+) -> tuple[Shorts, Floats]:
+    """Short descriptions of ``rows``, in blocks so that memory stays flat; and their levels."""
+    with tempfile.TemporaryFile(prefix="plusx-") as file:
+        file.truncate(max(2 * len(rows) * DIMENSIONS, 1))
+        both = np.memmap(file, np.int8, "r+", shape=(2, len(rows), DIMENSIONS)) if len(rows) else (
+            np.zeros((2, 0, DIMENSIONS), np.int8)
+        )  # fmt: skip
+    level = np.zeros(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        found = structure(thumbs[part], gain[part])
+        level[start : start + BLOCK] = found.level
+        for place, pictures in zip(both, (found.whole, found.inner), strict=True):
+            flat = short(pictures).reshape(len(part), -1) * np.float32(_SCALE)
+            place[start : start + BLOCK] = np.rint(flat).clip(-127, 127)
+    return Shorts(both[0], both[1], least(level, asymptote)), level
+
+
+def candidates(shorts: Shorts) -> Iterator[Ints]:
+    """(m, 2) positions, in parts, of pictures that may be copies; a pair may come repeatedly."""
+    n = len(shorts.bound)
+    if n <= EXHAUSTIVE:
+        everything = np.arange(n)
+        for view in range(4):
+            for start in range(0, n, BLOCK):
+                yield _compare(shorts, everything, everything[start : start + BLOCK], view)
+        return
+    near = _cells(shorts)
+    home = near[0][:, 0]
+    members = _sorted_by(home)
+    count = int(home.max()) + 1
+    for view in range(4):
+        askers = _sorted_by(near[view].ravel())
+        for cell in range(count):
+            inside = _slice(members, cell)
+            asking = _slice(askers, cell) // PROBES
+            for start in range(0, len(asking), BLOCK):
+                yield _compare(shorts, inside, asking[start : start + BLOCK], view)
+
+
+def _compare(shorts: Shorts, inside: Ints, asking: Ints, view: int) -> Ints:
+    if not len(inside) or not len(asking):
+        return np.zeros((0, 2), dtype=np.int64)
+    likeness = shorts.view(view, asking) @ shorts.view(0, inside).T
+    # The bound of a pair is that of its fainter picture.
+    enough = likeness >= (shorts.bound[asking] - _SLACK)[:, None]
+    enough |= likeness >= (shorts.bound[inside] - _SLACK)[None, :]
+    one, other = np.nonzero(enough)
+    pairs = np.stack([asking[one], inside[other]], 1)
+    pairs.sort(axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+
+
+def _cells(shorts: Shorts) -> list[npt.NDArray[np.int32]]:
+    """For each view the (n, PROBES) nearest cells, the nearest first."""
+    n = len(shorts.bound)
+    rng = np.random.Generator(np.random.PCG64(0))
+    chosen = np.sort(rng.choice(n, round(2 * n**0.5), replace=False))
+    centres = shorts.view(0, chosen).T
+    near = [np.zeros((n, PROBES), dtype=np.int32) for _ in range(4)]
+    for start in range(0, n, BLOCK):
+        rows = slice(start, min(start + BLOCK, n))
+        for view in range(4):
+            likeness = shorts.view(view, rows) @ centres
+            best = np.argpartition(likeness, -PROBES, axis=1)[:, -PROBES:]
+            order = np.argsort(-np.take_along_axis(likeness, best, 1), axis=1)
+            near[view][rows] = np.take_along_axis(best, order, 1)
+    return near
+
+
+def _sorted_by(label: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Positions in the order of their labels; and where each label's part begins and ends."""
+    order = np.argsort(label, kind="stable")
+    return order, np.searchsorted(label[order], np.arange(int(label.max()) + 2))
+
+
+def _slice(parts: tuple[Ints, Ints], cell: int) -> Ints:
+    order, starts = parts
+    if cell + 1 >= len(starts):
+        return order[:0]
+    return order[starts[cell] : starts[cell + 1]]
