@@ -250,15 +250,14 @@ def _cache_file(cache: PathLike | None, listing: Listing, talk: Talk) -> Path | 
     """One file for each root of images; none where the user's own folder cannot be written."""
     if cache is None:
         return None
-    root = Path(listing.root).resolve()
-    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    name = f"{digest}.sqlite"
-    if os.fspath(cache) != "auto":
-        return Path(cache) / name
-    folder = cache_folder() / "facts"
+    name = hashlib.sha256(os.fsencode(Path(listing.root).resolve())).hexdigest()[:16] + ".sqlite"
+    asked = os.fspath(cache) != "auto"
+    folder = Path(cache) if asked else cache_folder() / "facts"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if asked:
+            raise UsageError(f"--cache {folder}: cannot be made: {error.strerror}") from error
         talk.say(f"{folder}: no facts are kept there ({error.strerror})")
         return None
     return folder / name
