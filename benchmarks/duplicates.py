@@ -81,9 +81,7 @@ def without_duplicates(paths: list[str], processes: int) -> list[str]:
     return [path for i, path in enumerate(paths) if i not in gone]
 
 
-def measure(
-    paths: list[str], folder: Path, rng: random.Random, processes: int
-) -> dict[str, object]:
+def measure(paths: list[str], folder: Path, rng: random.Random, processes: int) -> dict[str, Any]:
     """Plant, look, count."""
     source, kind = list(range(len(paths))), ["original"] * len(paths)
     everything = list(paths)

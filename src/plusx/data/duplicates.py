@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data.facts import FactTable
-from plusx.data.likeness import LEAST, correlation, structure
+from plusx.data.likeness import FAINT, LEAST, SPREAD, Floats, correlation, structure
 from plusx.data.neighbours import BLOCK, candidates, describe
 
 Pairs = npt.NDArray[np.int64]
-
-FAINT = 0.08
-"""Standard deviation, in grey levels, of a thumbnail's band below which there is no structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +52,33 @@ def near_pairs(table: FactTable, *, asymptote: float = LEAST) -> NearPairs:
     side, mirrored, or several of these; how that is judged says ``plusx.data.likeness``.
 
     Images without structure (of one colour, or nearly) are never near duplicates: nothing can
-    tell them apart. Of exact duplicates the first stands for all. The time grows with n^1.5
+    tell them apart. Of exact duplicates the first stands for all; of an image with many copies the
+    nearest are reported, enough to join them in a group. The time grows with n^1.5
     (a million images: minutes), memory holds about 150 bytes an image.
 
     Args:
         table: with thumbnails.
         asymptote: correlation asked of well-structured pictures, 0..1; lower finds look-alikes.
     """
-    rows = np.flatnonzero(table.readable)
-    links = _exact_links(table)
-    rows = np.setdiff1d(rows, links[:, 1], assume_unique=True)
     gain = table.rows["thumb_gain"]
-    shorts, level = describe(table.thumbs, gain, rows, asymptote)
-    faint = level < FAINT
-    parts = [part[~faint[part].any(1)] for part in candidates(shorts)]
+    rows = np.setdiff1d(np.flatnonzero(table.readable), _exact_links(table)[:, 1])
+    shorts = describe(table.thumbs, gain, rows, asymptote)
+    parts = [_plausible(part, shorts.level) for part in candidates(shorts)]
     found = np.unique(np.concatenate([*parts, np.zeros((0, 2), np.int64)]), axis=0)
-    distance = np.empty(len(found), dtype=np.float32)
-    good = np.zeros(len(found), dtype=bool)
+    likeness = np.empty(len(found), dtype=np.float32)
     for start in range(0, len(found), BLOCK):
-        part = found[start : start + BLOCK]
-        one, other = (structure(table.thumbs[rows[side]], gain[rows[side]]) for side in part.T)
-        likeness = correlation(one, other)
-        distance[start : start + BLOCK] = 1 - likeness
-        good[start : start + BLOCK] = likeness >= shorts.bound[part].min(1)
-    return NearPairs(rows[found[good]], distance[good].clip(0, 1))
+        sides = (rows[side] for side in found[start : start + BLOCK].T)
+        one, other = (structure(table.thumbs[side], gain[side]) for side in sides)
+        likeness[start : start + BLOCK] = correlation(one, other)
+    good = likeness >= shorts.bound[found].min(1)
+    return NearPairs(rows[found[good]], (1 - likeness[good]).clip(0, 1))
+
+
+def _plausible(pairs: Pairs, level: Floats) -> Pairs:
+    """Pairs of which both have structure, and about as much of it."""
+    low, high = level[pairs].min(1), level[pairs].max(1)
+    kept: Pairs = pairs[(low >= FAINT) & (high <= SPREAD * low)]
+    return kept
 
 
 def near_groups(table: FactTable, near: NearPairs | None = None) -> list[NearGroup]:

@@ -210,8 +210,8 @@ def gather_facts(
     from plusx.data.fact_reading import read_facts
     from plusx.data.facts_cache import FactsCache, FactsSink
 
-    sink = FactsSink(None if cache is None else cache.parent)
     store = FactsCache(cache, channels) if cache is not None else None
+    sink = FactsSink(None if cache is None else cache.parent)
 
     def unknown() -> Iterator[tuple[int, str]]:
         for index, path in enumerate(paths):
@@ -220,7 +220,7 @@ def gather_facts(
             if known is None:
                 yield index, path
             else:
-                sink.put(index, known)
+                sink.put_known(index, known)
                 tick(1)
 
     read = partial(read_facts, channels=channels)
@@ -235,10 +235,11 @@ def gather_facts(
             if store is not None and facts.error is None:
                 store.add(facts)
             tick(1)
+        return sink.table()
     finally:
+        sink.close()
         if store is not None:
             store.close()
-    return sink.table()
 
 
 def _size(path: str) -> int:

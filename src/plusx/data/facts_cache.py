@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from plusx.errors import DataError
 
 VERSION = 1
 """To be raised when a fact is read differently: facts of another version are read again."""
+
+Known = tuple[bytes, str, bytes]
+"""(row without camera, camera, thumbnail)"""
 
 _BATCH = 256
 _PIXELS = THUMB * THUMB
@@ -43,15 +45,24 @@ class FactsSink:
 
     def put(self, index: int, facts: ImageFacts) -> None:
         """The facts of image ``index``."""
-        camera = self._cameras.setdefault(facts.camera, len(self._cameras))
-        self._rows[index] = to_row(facts, camera)
+        self._rows[index] = to_row(facts)
         if facts.error is not None:
             self._reasons[index] = facts.error
+        self._place(index, facts.camera, facts.thumb)
+
+    def put_known(self, index: int, known: Known) -> None:
+        """The same, as the cache gives it."""
+        row, camera, thumb = known
+        self._rows[index] = np.frombuffer(row, dtype=ROW)[0]
+        self._place(index, camera, thumb)
+
+    def _place(self, index: int, camera: str, thumb: bytes) -> None:
+        self._rows["camera"][index] = self._cameras.setdefault(camera, len(self._cameras))
         self._thumbs.seek(index * _PIXELS)
-        self._thumbs.write(facts.thumb)
+        self._thumbs.write(thumb)
 
     def table(self) -> FactTable:
-        """All that came in; the sink is of no use any more."""
+        """All that came in."""
         n = len(self._paths)
         rows = self._rows[:n].copy()
         rows.flags.writeable = False
@@ -60,17 +71,21 @@ class FactsSink:
             self._thumbs.truncate(n * _PIXELS)
             self._thumbs.flush()
             thumbs = np.memmap(self._thumbs, np.uint8, "r", shape=(n, THUMB, THUMB))
-        self._thumbs.close()
         return FactTable(self._paths, rows, thumbs, self._reasons, tuple(self._cameras))
 
+    def close(self) -> None:
+        """Let the temporary file go; a table keeps its thumbnails."""
+        self._thumbs.close()
 
-def to_row(facts: ImageFacts, camera: int) -> tuple[Any, ...]:
-    """The values of ``ROW`` for one image."""
-    known = asdict(facts)
-    known["camera"] = camera
-    known["taken"] = np.datetime64(facts.taken or "NaT", "s")
-    known["readable"] = facts.error is None
-    return tuple(known[name] for name in ROW.names or ())
+
+def to_row(facts: ImageFacts) -> tuple[Any, ...]:
+    """The values of ``ROW`` for one image, but for its camera."""
+    apart = {
+        "camera": 0,
+        "taken": np.datetime64(facts.taken or "NaT", "s"),
+        "readable": facts.error is None,
+    }
+    return tuple(apart[n] if n in apart else getattr(facts, n) for n in ROW.names or ())
 
 
 class FactsCache:
@@ -87,8 +102,12 @@ class FactsCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(path, timeout=60)
-            self._prepare()
         except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._file.close()
             raise self._unusable(error) from error
 
     def _prepare(self) -> None:
@@ -107,8 +126,8 @@ class FactsCache:
         )
         self._file.commit()
 
-    def find(self, path: str) -> ImageFacts | None:
-        """The facts of a file that has not changed since they were read."""
+    def find(self, path: str) -> Known | None:
+        """What is known of a file that has not changed since it was read."""
         try:
             status = os.stat(path)  # noqa: PTH116 (paths are plain strings here)
         except (OSError, ValueError):
@@ -120,17 +139,14 @@ class FactsCache:
             ).fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        if found is None or len(found[0]) != ROW.itemsize:
+        if found is None or len(found[0]) != ROW.itemsize or len(found[2]) != _PIXELS:
             return None
-        row = np.frombuffer(found[0], dtype=ROW)
-        thumb = np.frombuffer(found[2], dtype=np.uint8).reshape(1, THUMB, THUMB)
-        camera = row.copy()
-        camera["camera"] = 0
-        return FactTable([path], camera, thumb, {}, (found[1],))[0]
+        known: Known = found
+        return known
 
     def add(self, facts: ImageFacts) -> None:
         """Keep the facts of a readable image; written in batches."""
-        row = np.array([to_row(facts, 0)], dtype=ROW).tobytes()
+        row = np.array([to_row(facts)], dtype=ROW).tobytes()
         key = (os.fsencode(facts.path), facts.size_bytes, facts.mtime_ns)
         self._waiting.append((*key, row, facts.camera, facts.thumb))
         if len(self._waiting) >= _BATCH:

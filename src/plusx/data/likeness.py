@@ -24,8 +24,14 @@ lowered contrast; checked on others by benchmarks/duplicates.py."""
 NOISE = 0.33
 """Levels of noise that recompression leaves in the band; it lowers what faint copies can reach."""
 
-FLOOR = 0.5
+FLOOR = 0.45
 """Below it nothing is a copy, however faint."""
+
+SPREAD = 3.0
+"""A copy has at most so many times less structure than its original."""
+
+FAINT = 0.03
+"""Structure, in grey levels, below which a thumbnail says nothing."""
 
 _FINE, _COARSE = 0.8, 2.0
 _RIM = 1

@@ -22,7 +22,10 @@ EXHAUSTIVE = 6000
 PROBES = 4
 """Nearest cells that are looked into for each view of a picture."""
 
-BLOCK = 4096
+MOST = 16
+"""Of more candidates for one picture the nearest are taken."""
+
+BLOCK = 2048
 _SIDE = round(DIMENSIONS**0.5)
 _SLACK = 0.06
 _SCALE = 127 / 0.5
@@ -32,11 +35,17 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shorts:
-    """Short descriptions of n pictures: (n, 225) int8 for the whole and the inner part,
-    memory-mapped, and the (n,) correlation that each asks of its copies."""
+    """Short descriptions of n pictures.
+
+    Attributes:
+        whole, inner: (n, 225) int8, memory-mapped.
+        level: (n,) how much structure each has, in grey levels.
+        bound: (n,) the correlation that each asks of its copies.
+    """
 
     whole: npt.NDArray[np.int8]
     inner: npt.NDArray[np.int8]
+    level: Floats
     bound: Floats
 
     def view(self, which: int, rows: Ints | slice) -> Floats:
@@ -48,16 +57,13 @@ class Shorts:
         return found
 
 
-def describe(
-    thumbs: npt.NDArray[np.uint8], gain: Floats, rows: Ints, asymptote: float
-) -> tuple[Shorts, Floats]:
-    """Short descriptions of ``rows``, in blocks so that memory stays flat; and their levels."""
-    with tempfile.TemporaryFile(prefix="plusx-") as file:
-        file.truncate(max(2 * len(rows) * DIMENSIONS, 1))
-        both = np.memmap(file, np.int8, "r+", shape=(2, len(rows), DIMENSIONS)) if len(rows) else (
-            np.zeros((2, 0, DIMENSIONS), np.int8)
-        )  # fmt: skip
+def describe(thumbs: npt.NDArray[np.uint8], gain: Floats, rows: Ints, asymptote: float) -> Shorts:
+    """Short descriptions of ``rows``, in blocks and on disk, so that memory stays flat."""
     level = np.zeros(len(rows), dtype=np.float32)
+    with tempfile.TemporaryFile(prefix="plusx-") as file:
+        # A file of no bytes cannot be mapped.
+        shape = (2, max(len(rows), 1), DIMENSIONS)
+        both = np.memmap(file, np.int8, "w+", shape=shape)[:, : len(rows)]
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK]
         found = structure(thumbs[part], gain[part])
@@ -65,7 +71,7 @@ def describe(
         for place, pictures in zip(both, (found.whole, found.inner), strict=True):
             flat = short(pictures).reshape(len(part), -1) * np.float32(_SCALE)
             place[start : start + BLOCK] = np.rint(flat).clip(-127, 127)
-    return Shorts(both[0], both[1], least(level, asymptote)), level
+    return Shorts(both[0], both[1], level, least(level, asymptote))
 
 
 def candidates(shorts: Shorts) -> Iterator[Ints]:
@@ -97,6 +103,9 @@ def _compare(shorts: Shorts, inside: Ints, asking: Ints, view: int) -> Ints:
     # The bound of a pair is that of its fainter picture.
     enough = likeness >= (shorts.bound[asking] - _SLACK)[:, None]
     enough |= likeness >= (shorts.bound[inside] - _SLACK)[None, :]
+    for row in np.flatnonzero(enough.sum(1) > MOST):
+        far = np.argpartition(likeness[row], -MOST)[:-MOST]
+        enough[row, far] = False
     one, other = np.nonzero(enough)
     pairs = np.stack([asking[one], inside[other]], 1)
     pairs.sort(axis=1)
