@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from plusx.data.duplicates import groups_of_pairs
 from plusx.data.records import Listing
 from plusx.data.split import relative_name
 
@@ -25,37 +28,19 @@ def keep_together(listing: Listing, linked: Iterable[Sequence[int]]) -> Listing:
     Returns:
         The listing itself where nothing is linked.
     """
-    parent = list(range(len(listing.samples)))
-
-    def top(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    touched: set[int] = set()
-    for positions in linked:
-        if len(positions) > 1:
-            touched.update(int(i) for i in positions)
-            first = top(int(positions[0]))
-            for i in positions[1:]:
-                parent[top(int(i))] = first
+    pairs = [(int(rows[0]), int(i)) for rows in linked for i in rows[1:]]
+    touched = {i for pair in pairs for i in pair}
     if not touched:
         return listing
     first_of: dict[str, int] = {}
     for i, sample in enumerate(listing.samples):
         if sample.group is not None:
-            parent[top(i)] = top(first_of.setdefault(sample.group, i))
-    roots = {top(i) for i in touched}
-    sets: dict[int, list[int]] = {}
-    for i in range(len(parent)):
-        if (root := top(i)) in roots:
-            sets.setdefault(root, []).append(i)
+            pairs.append((first_of.setdefault(sample.group, i), i))
     samples = list(listing.samples)
-    for members in sets.values():
-        name = _name(listing, members)
-        for i in members:
-            if samples[i].group != name:
+    for members in groups_of_pairs(np.array(pairs, np.int64)):
+        if len(members) > 1 and not touched.isdisjoint(members):
+            name = _name(listing, members)
+            for i in members:
                 samples[i] = replace(samples[i], group=name)
     return replace(listing, samples=tuple(samples))
 

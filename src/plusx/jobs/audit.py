@@ -238,7 +238,7 @@ def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:
     )
     return audit.adding(
         [
-            *file_findings(table),
+            *file_findings(listing, table),
             *class_findings(listing, table.readable),
             *copy_findings(listing, exact, near),
             *shortcut_findings(listing, tested),

@@ -19,6 +19,9 @@ Groups = Sequence[tuple[int, ...]]
 UNIFORM_STD = 2.5
 """Grey levels; an image that varies less shows nothing."""
 
+USUAL = 0.25
+"""Share of a class; where more of its images are nearly uniform, that is what it looks like."""
+
 TINY = 32
 """Pixels of the shorter side, where most images have twice as many."""
 
@@ -91,7 +94,7 @@ def _names(classes: Sequence[str], target: object) -> str:
     return classes[target] if isinstance(target, int) else ""
 
 
-def file_findings(table: FactTable) -> list[Finding]:
+def file_findings(listing: Listing, table: FactTable) -> list[Finding]:
     """Files that cannot be read, and images that are odd by themselves."""
     rows, readable = table.rows, table.readable
     width, height = rows["width"].astype(np.float64), rows["height"].astype(np.float64)
@@ -115,11 +118,21 @@ def file_findings(table: FactTable) -> list[Finding]:
     return [
         *found("unreadable", [Item((i,), table.reasons[i]) for i in bad if i not in set(cut)]),
         *found("truncated", [Item((i,), table.reasons[i]) for i in cut]),
-        *worst("uniform", rows["std"] < UNIFORM_STD, rows["std"], spread),
+        *worst("uniform", _uniform(listing, table), rows["std"], spread),
         *worst("tiny", (short < TINY) & (short < usual / 2), short, size),
         *worst("huge", width * height > HUGE_MEGAPIXELS * 1e6, -width * height, size),
         *worst("long", aspect > LONG, -aspect, size),
     ]
+
+
+def _uniform(listing: Listing, table: FactTable) -> npt.NDArray[np.bool_]:
+    """(n,) nearly of one colour, in a class where that is not usual (open sea from above is)."""
+    flat = table.readable & (table.rows["std"] < UNIFORM_STD)
+    if not flat.any():
+        return flat
+    label = np.unique([label_of(listing, s) for s in listing.samples], return_inverse=True)[1]
+    share = np.bincount(label, flat) / np.maximum(np.bincount(label, table.readable), 1)
+    return np.asarray(flat & (share[label] <= USUAL))
 
 
 def class_findings(listing: Listing, readable: npt.NDArray[np.bool_]) -> list[Finding]:
@@ -146,7 +159,7 @@ def counts_by_class(
     counts = np.zeros(len(listing.classes), np.int64)
     for sample, good in zip(listing.samples, readable.tolist(), strict=True):
         if good and sample.split in splits and sample.target is not None:
-            np.add.at(counts, np.array(sample.target), 1)
+            np.add.at(counts, np.array(sample.target, np.int64), 1)
     return dict(zip(listing.classes, counts.tolist(), strict=True))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plusx.data import Listing
+from plusx.data import Listing, Preprocessing
 from plusx.jobs.audit import Audit, examine, read_facts
 from plusx.jobs.audit_features import judge
 from plusx.jobs.audit_page import write_page
@@ -23,15 +23,17 @@ SAID_ELSEWHERE = ("unreadable", "truncated")
 """Kinds of findings whose images are named one by one as they are left out."""
 
 
-def auditor(options: TrainOptions, talk: Talk) -> Callable[[Listing, int], Audit]:
-    """What audits a listing for a network of so many channels before it is split.
+def auditor(options: TrainOptions, talk: Talk) -> Callable[[Listing, Preprocessing], Audit]:
+    """What audits a listing, read as the network will read it, before it is split.
 
     It raises DataError where identical images lie in two given splits and that is not allowed.
     """
 
-    def audit(listing: Listing, channels: int) -> Audit:
+    def audit(listing: Listing, preprocessing: Preprocessing) -> Audit:
         processes = options.threads or cpu_count()
-        table = read_facts(listing, cache="auto", processes=processes, talk=talk, channels=channels)
+        table = read_facts(
+            listing, cache="auto", processes=processes, talk=talk, channels=preprocessing.channels
+        )
         with talk.phase("audit"):
             found = examine(listing, table, seed=options.seed)
         if not options.allow_leaks:

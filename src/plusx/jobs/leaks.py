@@ -75,10 +75,11 @@ def divide(audit: Audit, split: Split, *, allow_leaks: bool, talk: Talk) -> List
 
 def _along(audit: Audit, links: Sequence[tuple[int, ...]], split: Split) -> Listing:
     grouped = drop(keep_together(audit.listing, links), audit.bad)
-    units: dict[object, set[str]] = {}
+    units: dict[int, set[str]] = {}
     for sample in grouped.samples:
-        if sample.split in (None, "train"):
-            units.setdefault(sample.target, set()).add(sample.group or sample.path)
+        if sample.split in (None, "train") and sample.target is not None:
+            for target in np.atleast_1d(np.array(sample.target, np.int64)).tolist():
+                units.setdefault(target, set()).add(sample.group or sample.path)
     if any(len(names) < 2 for names in units.values()):
         raise DataError(f"{audit.listing.source}: a class has one group only")
     return split(grouped)
@@ -96,7 +97,7 @@ def _shares(listing: Listing) -> str:
     counts = np.zeros((2, len(listing.classes)))
     for sample in listing.samples:
         if sample.split in ("train", "val") and sample.target is not None:
-            np.add.at(counts[int(sample.split == "val")], np.array(sample.target), 1)
+            np.add.at(counts[int(sample.split == "val")], np.array(sample.target, np.int64), 1)
     total = counts.sum(axis=0)
     share = 100 * counts[1][total > 0] / total[total > 0]
     low, high = f"{share.min():.0f}%", f"{share.max():.0f}%"

@@ -17,6 +17,7 @@ from typing import Any
 from plusx.errors import ArtifactError, PlusxError
 from plusx.evaluate import SCHEMA_VERSION, learning_curves
 from plusx.jobs import wording
+from plusx.jobs.audit_words import many
 from plusx.jobs.gallery import gather_gallery
 from plusx.jobs.report_classes import bounded, gather_classes, inline_svg
 from plusx.jobs.run import write_text
@@ -99,6 +100,7 @@ def gather(run: Path) -> Json:
         "settings": _tables(config),
         "model": _tables(model),
         "seconds": metrics.get("seconds") or {},
+        "audit": _audit(run / "audit.json"),
         "absent": absent,
     }
 
@@ -117,6 +119,17 @@ def _read(path: Path, absent: dict[str, str], part: str) -> Json:
             return {key: _shown(value) for key, value in content.items()}
         absent[part] = f"{path.name} cannot be read: it holds no table."
     return {}
+
+
+def _audit(path: Path) -> Json | None:
+    """How many findings of which severity the audit of the data has; None where there is none."""
+    found = _read(path, {}, "audit").get("findings")
+    if not isinstance(found, list) or not path.with_suffix(".html").is_file():
+        return None
+    severities = [one["severity"] for one in found]
+    counts = [(severities.count(name), name) for name in ("error", "warning", "note")]
+    said = [many(count, name) for count, name in counts if count]
+    return {"said": ", ".join(said) or "nothing wrong found", "href": path.stem + ".html"}
 
 
 def _shown(value: Any) -> Any:

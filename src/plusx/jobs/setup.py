@@ -89,14 +89,17 @@ class Setup:
 
 
 def prepare(
-    options: TrainOptions, talk: Talk, *, examine: Callable[[Listing, int], Audit] | None = None
+    options: TrainOptions,
+    talk: Talk,
+    *,
+    examine: Callable[[Listing, Preprocessing], Audit] | None = None,
 ) -> Setup:
     """Resolve the options against data and weights; what was decided is said.
 
     Args:
         options: as asked for.
         talk: where it is said.
-        examine: audits a listing for a network of so many channels, before it is split.
+        examine: audits a listing, read as the network will read it, before it is split.
 
     Raises:
         PlusxError: the data, the weights or an option cannot be used.
@@ -123,7 +126,7 @@ def prepare(
     preprocessing = _preprocessing(options, network)
     device = resolve_device(options.device)
     hardware = Hardware(device, resolve_precision(options.precision, device))
-    audit = None if examine is None else examine(given, preprocessing.channels)
+    audit = None if examine is None else examine(given, preprocessing)
     listing = _split(options, given, audit, talk)
     images = len(listing.part("train"))
     unfreeze = _unfreeze(options, network, talk)
