@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import plusx
-from plusx.data import read_listing
+from plusx.data import read_listing, split_listing
 from plusx.errors import DataError, UsageError
 from plusx.evaluate import Predictions
 from plusx.evaluate.label_errors import find_label_errors
@@ -25,6 +25,7 @@ from plusx.jobs.audit_features import _out_of_fold, extract, judge
 from plusx.jobs.audit_manifest import write_manifest
 from plusx.jobs.audit_page import PICTURES, write_page
 from plusx.jobs.audit_properties import shortcuts
+from plusx.jobs.leaks import divide
 from plusx.jobs.talk import Talk
 
 
@@ -278,3 +279,45 @@ def test_a_split_by_plusx_is_free_of_leaks(
     families = {Path(path).stem[:3] for path in held.paths if "across" in path}
     kept = [path for path in held.paths if "across" in path]
     assert len(kept) == sum(3 if int(family) < 8 else 1 for family in families)
+
+
+def test_near_duplicates_that_hold_a_class_are_given_up(
+    make_stripes: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_stripes(tmp_path / "x", {"across": 12, "upright": 12})
+    base = np.array(Image.open(folder / "across" / "000.png")).astype(int)
+    for number, file in enumerate(sorted((folder / "across").iterdir())):
+        changed = (base + number).clip(0, 255).astype(np.uint8)
+        Image.fromarray(changed).resize((96, 96)).save(file)
+    audit = scan(folder, cache=None, processes=1, talk=Talk(quiet=True))
+    (one,) = audit.near
+    assert len(one) == 12
+    talk = Talk(quiet=True)
+    divided = divide(audit, lambda given: split_listing(given, seed=0), allow_leaks=False,
+                     talk=talk)  # fmt: skip
+    assert {sample.split for sample in divided.samples} == {"train", "val"}
+    assert any("only identical images" in note for note in talk.notes)
+
+
+def test_a_class_of_one_image_and_its_copy_cannot_be_split(
+    make_stripes: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_stripes(tmp_path / "x", {"across": 1, "upright": 12})
+    shutil.copy(folder / "across" / "000.png", folder / "across" / "001.png")
+    audit = scan(folder, cache=None, processes=1, talk=Talk(quiet=True))
+    quiet = Talk(quiet=True)
+    with pytest.raises(DataError, match="identical images are one group"):
+        divide(audit, lambda given: split_listing(given, seed=0), allow_leaks=False, talk=quiet)
+    divided = divide(audit, lambda given: split_listing(given, seed=0), allow_leaks=True,
+                     talk=quiet)  # fmt: skip
+    assert len(divided.part("val")) == 3
+
+
+def test_nothing_readable_is_said_too(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").write_bytes(b"")
+    audit = scan(tmp_path, cache=None, processes=1, talk=Talk(quiet=True))
+    assert audit.counts() == {"all": {"a": 0, "b": 0}}
+    assert [one.kind for one in audit.findings] == ["unreadable", "few"]
+    write_page(audit, tmp_path / "page.html")

@@ -111,23 +111,30 @@ def _table(audit: Audit) -> None:
     from rich.text import Text
 
     colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    table = Table(show_header=True)
-    for name in ("severity", "finding", "what to do"):
-        table.add_column(name)
+    table = Table(show_lines=True)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("finding", overflow="fold", ratio=3)
+    table.add_column("what to do", ratio=2)
     for finding in audit.findings:
-        lines = "\n".join([_one_line(finding.text), *_files(audit, finding)])
+        lines = "\n".join([_one_line(finding.text), *_files(audit, finding, relative=True)])
         severity = Text(finding.severity, colours[finding.severity])
         table.add_row(severity, Text(lines), Text(finding.remedy))
     if audit.findings:
         Console().print(table)
 
 
-def _files(audit: Audit, finding: Finding) -> list[str]:
+def _files(audit: Audit, finding: Finding, *, relative: bool = False) -> list[str]:
     """The first files of a finding, a group on one line."""
+    from plusx.data.split import relative_name
+
+    def name(row: int) -> str:
+        sample = audit.listing.samples[row]
+        return relative_name(audit.listing, sample) if relative else sample.path
+
     lines = []
     shown = [item for item in finding.items if item.rows][:SHOWN]
     for item in shown:
-        names = [audit.listing.samples[row].path for row in item.rows[:3]]
+        names = [name(row) for row in item.rows[:3]]
         more = f" and {len(item.rows) - 3} more" if len(item.rows) > 3 else ""
         why = f": {item.why}" if item.why else ""
         lines.append(_one_line(f"{', '.join(names)}{more}{why}"))

@@ -69,8 +69,8 @@ def find_shortcuts(
     """Try every property that varies as a classifier, the best one first.
 
     Args:
-        properties: name -> (n,) or (n, d) numbers, NaN where unknown; or (n,) texts, each a
-            category of its own. That a value is unknown is a value too.
+        properties: name -> (n,) or (n, d) floats, NaN where unknown; or (n,) texts or integers,
+            each a category of its own. That a value is unknown is a value too.
         targets: (n,) class numbers, -1 for images that take no part.
         groups: of each image; a group lies in one fold, and is shuffled as one.
         seed: of the sample, the folds and the shuffles.
@@ -137,7 +137,7 @@ def deal(labels: Ints, unit: Ints, folds: int, random: np.random.Generator) -> I
 
 def _bins(values: Values) -> Ints:
     """(n, d): bin of each value; unknown ones have a bin of their own."""
-    if values.dtype.kind in "US":
+    if values.dtype.kind in "USiu":
         _, number, counts = np.unique(values, return_inverse=True, return_counts=True)
         order = np.argsort(np.argsort(-counts, kind="stable"))
         return np.minimum(order[number], _CATEGORIES)[:, None].astype(np.int64)

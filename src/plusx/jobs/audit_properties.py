@@ -49,9 +49,7 @@ def properties(listing: Listing, table: FactTable) -> dict[str, npt.NDArray[np.g
     size = np.stack([rows["width"], rows["height"]], axis=1).astype(np.float64)
     pixels = np.maximum(size.prod(axis=1), 1)
     taken = rows["taken"].astype("datetime64[D]")
-    cameras = np.array(table.cameras)[rows["camera"]]
-    depth = rows["bit_depth"].astype("U3")
-    kind = np.char.add(np.char.add(rows["format"].astype("U8"), " "), rows["mode"].astype("U8"))
+    kind = rows[["format", "mode", "bit_depth"]]
     return {
         "file size": rows["size_bytes"].astype(np.float64),
         "bytes per pixel": rows["size_bytes"] / pixels,
@@ -59,9 +57,9 @@ def properties(listing: Listing, table: FactTable) -> dict[str, npt.NDArray[np.g
         "aspect ratio": size[:, 0] / np.maximum(size[:, 1], 1),
         "border colour": rows["border"].astype(np.float64),
         "brightness": rows["mean"].astype(np.float64),
-        "file format": np.char.add(np.char.add(kind, " "), depth),
-        "grey or colour": rows["grey"].astype(np.float64),
-        "camera": cameras,
+        "file format": np.unique(kind, return_inverse=True)[1].ravel(),
+        "grey or colour": rows["grey"].astype(np.int8),
+        "camera": rows["camera"],
         "date taken": np.where(np.isnat(taken), np.nan, taken.astype(np.int64)),
         "date of the folder": _folder_dates(listing),
     }

@@ -55,7 +55,13 @@ def divide(audit: Audit, split: Split, *, allow_leaks: bool, talk: Talk) -> List
     try:
         divided = _along(audit, audit.exact + audit.near, split)
     except DataError:
-        divided = split(drop(keep_together(audit.listing, audit.exact), audit.bad))
+        try:
+            divided = split(drop(keep_together(audit.listing, audit.exact), audit.bad))
+        except DataError as error:
+            if not audit.exact:
+                raise
+            raise DataError(f"{error}; identical images are one group (--allow-leaks: they are "
+                            "not)") from error  # fmt: skip
         if audit.near:
             talk.note(
                 "near duplicates hold so much of a class that they cannot all lie on one side of a "
