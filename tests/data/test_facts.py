@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFilter
 
-from plusx.data import gather_facts, read_folder
+from plusx.data import gather_facts, read_folder, read_image
 from plusx.data.facts import ROW, FactTable, ImageFacts
 from plusx.errors import DataError
 
@@ -143,7 +143,7 @@ def test_a_date_that_is_none_is_left_out(tmp_path: Path, stamp: str) -> None:
     ],
 )
 def test_every_truncated_file_is_found(tmp_path: Path, name: str, options: dict) -> None:
-    noise((300, 200)).save(tmp_path / name, **options)
+    noise((420, 300)).save(tmp_path / name, **options)
     content = (tmp_path / name).read_bytes()
     paths = []
     for share in (0.05, 0.3, 0.6, 0.9):
@@ -307,12 +307,27 @@ def test_real_photographs_agree_with_pillow(shared_data: Path) -> None:
         with Image.open(facts.path) as image:
             assert (facts.width, facts.height) == image.size
             level = np.asarray(image.convert("L"), dtype=float)
-        assert facts.mean == pytest.approx(level.mean(), abs=0.01)
-        assert facts.std == pytest.approx(level.std(), abs=0.01)
+        assert facts.mean == pytest.approx(level.mean(), abs=0.5)
+        assert facts.std == pytest.approx(level.std(), rel=0.1)
         thumb = np.frombuffer(facts.thumb, np.uint8).reshape(32, 32)
         small = np.asarray(Image.fromarray(level.astype(np.uint8)).resize((32, 32), 2), float)
         restored = (thumb.astype(float) - 128) / facts.thumb_gain + small.mean()
-        assert np.abs(restored - small).max() < 2
+        assert np.abs(restored - small).mean() < 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_at_reduced_scale_stands_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    soft = noise((600, 300)).filter(ImageFilter.GaussianBlur(20))
+    soft = soft.point(lambda level: (level - 110) * 6)
+    soft.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    found = facts_of(tmp_path / "a.jpg")
+    upright = Image.fromarray(read_image(tmp_path / "a.jpg"))
+    assert (found.width, found.height) == upright.size
+    small = np.asarray(upright.convert("L").resize((32, 32), 2), float)
+    thumb = np.frombuffer(found.thumb, np.uint8).reshape(32, 32)
+    assert np.corrcoef(thumb.ravel(), small.ravel())[0, 1] > 0.99
 
 
 def test_neither_reading_facts_nor_its_workers_load_torch() -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import stat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
-from plusx.data.decode import FORMATS, read_image
+from plusx.data.decode import FORMATS, MAX_PIXELS, read_image
 from plusx.data.facts import THUMB, ImageFacts
 from plusx.errors import UnreadableImage
+
+LEAST_SIDE = 128
+"""Both sides of a JPEG that is decoded at a reduced scale keep so many pixels."""
+
+MOST_BYTES = 2**30
+"""Of larger files no hashes are taken."""
 
 WORKING_SIDE = 256
 """The longer side, at most, at which sharpness is measured: about what a network sees."""
@@ -33,56 +41,98 @@ _DATE = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 def read_facts(item: tuple[int, str], *, channels: int) -> tuple[int, ImageFacts]:
     """(number, path) -> (number, facts)."""
     number, path = item
-    try:
-        before = os.stat(path)  # noqa: PTH116 (paths are plain strings here)
-    except (OSError, ValueError):
-        before = None
     known: dict[str, Any] = {}
-    if before is not None:
-        known = {"size_bytes": before.st_size, "mtime_ns": before.st_mtime_ns}
     try:
-        known |= _pixel_facts(path, channels) | _header_facts(path)
-        known["file_hash"] = _file_hash(path)
-        after = os.stat(path)  # noqa: PTH116
+        before = _status(path)
+        if before is not None:
+            known = {"size_bytes": before.st_size, "mtime_ns": before.st_mtime_ns}
+        facts = _facts(path, channels, before)
+        if before is None or _version(before) != _version(_status(path)):
+            return number, ImageFacts(path, error="changed while it was read", **known)
     except UnreadableImage as error:
-        return number, ImageFacts(path, error=error.reason, **_identity(known))
+        return number, ImageFacts(path, error=error.reason, **known)
     except OSError as error:
-        reason = "vanished while it was read" if before else str(error)
-        return number, ImageFacts(path, error=reason, **_identity(known))
-    if (after.st_size, after.st_mtime_ns) != (known.get("size_bytes"), known.get("mtime_ns")):
-        reason = "changed while it was read"
-        return number, ImageFacts(path, error=reason, **_identity(known))
-    return number, ImageFacts(path, **known)
+        reason = f"cannot be read ({error.strerror or type(error).__name__})"
+        return number, ImageFacts(path, error=reason, **known)
+    return number, ImageFacts(path, **known, **facts)
 
 
-def _identity(known: dict[str, Any]) -> dict[str, Any]:
-    return {name: known[name] for name in ("size_bytes", "mtime_ns") if name in known}
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 (paths are plain strings here)
+    except (OSError, ValueError):
+        return None
 
 
-def _file_hash(path: str) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
+def _version(status: os.stat_result | None) -> tuple[int, int, int] | None:
+    return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _facts(path: str, channels: int, status: os.stat_result | None) -> dict[str, Any]:
+    """What the header says and the pixels show.
+
+    Raises:
+        UnreadableImage: as ``read_image`` says.
+        OSError: the file cannot be read (any more).
+    """
+    if status is None or not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        return {} | _pixel_facts(read_image(path, channels=channels))
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
+        content = file.read()
+    header, pixels = _open(content, channels)
+    if pixels is None:
+        pixels = read_image(path, channels=channels)
+        header["width"], header["height"] = pixels.shape[1], pixels.shape[0]
+    elif header["orientation"] >= 5:
+        header["width"], header["height"] = header["height"], header["width"]
+    size = f"{header['width']} {header['height']} {pixels.shape} "
+    return header | {
+        "file_hash": hashlib.blake2b(content, digest_size=16).digest(),
+        "content_hash": _hash(size, pixels),
+        **_pixel_facts(pixels),
+    }
+
+
+def _hash(size: str, pixels: npt.NDArray[np.uint8]) -> bytes:
+    digest = hashlib.blake2b(size.encode("ascii"), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
-def _header_facts(path: str) -> dict[str, Any]:
-    """What the file says about itself; nothing where Pillow does not know the format."""
+def _open(content: bytes, channels: int) -> tuple[dict[str, Any], npt.NDArray[np.uint8] | None]:
+    """What the file says about itself, nothing where Pillow does not know the format; and the
+    pixels if it is a large JPEG, decoded in full but at a fraction of its size."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             raw = str(image.tile[0][3]) if image.tile else ""
-            depth = 16 if "16" in image.mode + raw else _DEPTHS.get(image.mode, 8)
-            known = {
+            header = {
                 "format": image.format or "",
                 "mode": image.mode,
-                "bit_depth": depth,
+                "bit_depth": 16 if "16" in image.mode + raw else _DEPTHS.get(image.mode, 8),
                 "has_icc": bool(image.info.get("icc_profile")),
                 "frames": _frames(image),
-            }
-            return known | _exif_facts(image)
-    except Exception:  # the pixels are good: what else the file says may be anything
-        return {}
+                "width": image.width,
+                "height": image.height,
+                "orientation": 1,
+            } | _exif_facts(image)
+            return header, _reduced(image, channels)
+    except Exception:  # what else the file says may be anything; read_image judges the pixels
+        return {}, None
+
+
+def _reduced(image: Image.Image, channels: int) -> npt.NDArray[np.uint8] | None:
+    """(H, W, C) of a plain JPEG at 1/2, 1/4 or 1/8; None where there is nothing to gain, or where
+    the decoder stumbles: read_image then says at what. Every byte is read either way."""
+    plain = image.format == "JPEG" and image.mode in ("L", "RGB") and channels in (1, 3)
+    if not plain or min(image.size) < 2 * LEAST_SIDE or image.width * image.height > MAX_PIXELS:
+        return None
+    try:
+        image.draft(None, (LEAST_SIDE, LEAST_SIDE))
+        upright = ImageOps.exif_transpose(image)
+    except Exception:
+        return None
+    pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 def _frames(image: Image.Image) -> int:
@@ -119,22 +169,15 @@ def _iso(text: str) -> str | None:
         return None
 
 
-def _pixel_facts(path: str, channels: int) -> dict[str, Any]:
-    pixels = read_image(path, channels=channels)
-    size = pixels.shape[1], pixels.shape[0]
-    digest = hashlib.blake2b(f"{size} {pixels.shape} ".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
+def _pixel_facts(pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
     grey, colour = _pictures(pixels)
     thumb, gain = _thumb(grey)
     tiny = np.asarray(colour.resize((THUMB, THUMB), Image.Resampling.BILINEAR, reducing_gap=2.0))
     spread = tiny.astype(np.int16).max(2) - tiny.min(2)
     return {
-        "width": size[0],
-        "height": size[1],
         "sharpness": _sharpness(grey),
         "border": _border(np.asarray(colour)),
         "grey": int(spread.max()) <= _GREY_SPREAD,
-        "content_hash": digest.digest(),
         "thumb": thumb,
         "thumb_gain": gain,
         **_light(np.array(grey.histogram(), dtype=np.float64)),

@@ -81,7 +81,7 @@ class ImageFacts:
         border: mean red, green and blue of the rim.
         file_hash: BLAKE2b of the file's bytes.
         content_hash: BLAKE2b of the size and the decoded pixels; a large JPEG is decoded at a
-            reduced scale, and so are its copies.
+            reduced scale, and so are copies of it that are JPEGs.
         thumb: (32, 32) bytes: grey levels less their mean, times ``thumb_gain``, plus 128.
         thumb_gain: how far the levels were stretched.
     """

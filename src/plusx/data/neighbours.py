@@ -103,10 +103,12 @@ def _compare(shorts: Shorts, inside: Ints, asking: Ints, view: int) -> Ints:
     # The bound of a pair is that of its fainter picture.
     enough = likeness >= (shorts.bound[asking] - _SLACK)[:, None]
     enough |= likeness >= (shorts.bound[inside] - _SLACK)[None, :]
-    for row in np.flatnonzero(enough.sum(1) > MOST):
-        far = np.argpartition(likeness[row], -MOST)[:-MOST]
-        enough[row, far] = False
     one, other = np.nonzero(enough)
+    crowded = np.flatnonzero(np.bincount(one) > MOST)
+    if len(crowded):
+        far = np.argpartition(likeness[crowded], -MOST, axis=1)[:, :-MOST]
+        enough[crowded[:, None], far] = False
+        one, other = np.nonzero(enough)
     pairs = np.stack([asking[one], inside[other]], 1)
     pairs.sort(axis=1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
