@@ -50,7 +50,10 @@ def planted(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (bees / "text.jpg").write_text("no image")
     (bees / "<b>noise.png").write_bytes(bytes(range(256)))
     shutil.copy(ants / "01.jpg", root / "val" / "ants" / "leak.jpg")
-    Image.open(ants / "02.jpg").save(root / "val" / "ants" / "same-pixels.png")
+    other_file = (ants / "02.jpg").read_bytes() + b"and more"
+    (root / "val" / "ants" / "same-pixels.jpg").write_bytes(other_file)
+    with Image.open(bees / "06.jpg") as image:
+        image.save(root / "val" / "bees" / "resaved.png")
     shutil.copy(bees / "03.jpg", ants / "other-label.jpg")
     for copy in "abc":
         shutil.copy(bees / "04.jpg", bees / f"04{copy}.jpg")
@@ -86,10 +89,11 @@ def test_every_broken_file_is_named_once(audit: Audit) -> None:
 
 def test_every_copy_is_found_and_no_other(audit: Audit) -> None:
     assert names(audit, "copies_across_splits") == [
-        {"01.jpg", "leak.jpg"}, {"02.jpg", "same-pixels.png"}]  # fmt: skip
+        {"01.jpg", "leak.jpg"}, {"02.jpg", "same-pixels.jpg"}]  # fmt: skip
     assert names(audit, "copies_across_labels") == [{"other-label.jpg", "03.jpg"}]
     assert names(audit, "copies") == [{"04.jpg", "04a.jpg", "04b.jpg", "04c.jpg"}]
     assert {"05.jpg", "near.jpg"} in names(audit, "near_copies")
+    assert {"06.jpg", "resaved.png"} in names(audit, "near_copies_across_splits")
 
 
 def test_odd_images_and_severities(audit: Audit) -> None:
@@ -98,7 +102,7 @@ def test_odd_images_and_severities(audit: Audit) -> None:
     order = [one.severity for one in audit.findings]
     assert order == sorted(order, key=["error", "warning", "note"].index)
     assert audit.verdict.startswith("3 errors, ")
-    assert audit.counts()["val"] == {"ants": 14, "bees": 12}
+    assert audit.counts()["val"] == {"ants": 14, "bees": 13}
 
 
 def test_json_is_plain_and_whole(audit: Audit) -> None:
