@@ -325,3 +325,22 @@ def test_nothing_readable_is_said_too(tmp_path: Path) -> None:
     assert audit.counts() == {"all": {"a": 0, "b": 0}}
     assert [one.kind for one in audit.findings] == ["unreadable", "few"]
     write_page(audit, tmp_path / "page.html")
+
+
+def test_a_damaged_cache_of_the_user_stops_nothing(
+    make_stripes: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    folder = make_stripes(tmp_path / "x", {"across": 4, "upright": 4})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scan(folder, processes=1, talk=Talk(quiet=True))
+    (file,) = (tmp_path / "cache").rglob("*.sqlite")
+    for one in file.parent.iterdir():
+        one.unlink()
+    file.write_bytes(b"no database" * 99)
+    assert scan(folder, processes=1).statistics["readable"] == 8
+    assert "reading without it" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    shutil.copy(file, tmp_path / "mine" / file.name)
+    with pytest.raises(DataError, match="cannot be used as a cache"):
+        scan(folder, cache=tmp_path / "mine", processes=1, talk=Talk(quiet=True))

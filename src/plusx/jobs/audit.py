@@ -20,7 +20,7 @@ from plusx.data import BadImage, Listing, gather_facts, read_listing
 from plusx.data.duplicates import exact_groups, near_groups
 from plusx.data.facts import FactTable
 from plusx.data.groups import keep_together
-from plusx.errors import UsageError
+from plusx.errors import DataError, UsageError
 from plusx.evaluate.shortcuts import Shortcut
 from plusx.jobs.audit_findings import (
     Finding,
@@ -200,16 +200,35 @@ def scan(
 def read_facts(
     listing: Listing, *, cache: PathLike | None, processes: int, talk: Talk, channels: int = 3
 ) -> FactTable:
-    """The facts of every image of a listing, read in worker processes; see ``gather_facts``."""
+    """The facts of every image of a listing, read in worker processes; see ``gather_facts``.
+
+    Where the user's own cache cannot be used (a full disk, a damaged file), that is said, and the
+    images are read without it; a cache that was asked for is an error then.
+
+    Raises:
+        DataError: the cache that was asked for cannot be used.
+        UsageError: its folder cannot be made.
+    """
     paths = [sample.path for sample in listing.samples]
-    with talk.phase("reading", len(paths)) as tick:
-        return gather_facts(
-            paths,
-            processes=processes,
-            cache=_cache_file(cache, listing, talk),
-            channels=channels,
-            tick=lambda n: tick(n, ""),
-        )
+
+    def read(file: Path | None) -> FactTable:
+        with talk.phase("reading", len(paths)) as tick:
+            return gather_facts(
+                paths,
+                processes=processes,
+                cache=file,
+                channels=channels,
+                tick=lambda n: tick(n, ""),
+            )
+
+    file = _cache_file(cache, listing, talk)
+    try:
+        return read(file)
+    except DataError as error:
+        if file is None or os.fspath(cache or "") != "auto":
+            raise
+        talk.say(f"{error}; reading without it")
+    return read(None)
 
 
 def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:
