@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plusx.data.preprocessing import Preprocessing
     from plusx.errors import PlusxError
     from plusx.evaluate.predictions import Predictions
+    from plusx.jobs.audit import Audit, scan
     from plusx.jobs.import_weights import import_weights
     from plusx.jobs.run import Run, load
     from plusx.jobs.train import resume, train
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from plusx.weights import create
 
 _HOME = {
+    "Audit": "plusx.jobs.audit",
     "PlusxError": "plusx.errors",
     "Prediction": "plusx.predict",
     "Predictions": "plusx.evaluate.predictions",
@@ -39,12 +41,14 @@ _HOME = {
     "import_weights": "plusx.jobs.import_weights",
     "load": "plusx.jobs.run",
     "resume": "plusx.jobs.train",
+    "scan": "plusx.jobs.audit",
     "surgery": "plusx.model",
     "train": "plusx.jobs.train",
     "variant": "plusx.model",
 }
 
 __all__ = [
+    "Audit",
     "PlusxError",
     "Prediction",
     "Predictions",
@@ -58,6 +62,7 @@ __all__ = [
     "import_weights",
     "load",
     "resume",
+    "scan",
     "surgery",
     "train",
     "variant",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from plusx.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch  # loaded where it is needed: a scan needs none
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -50,6 +54,8 @@ def resolve_device(name: str = "auto") -> torch.device:
     Raises:
         UsageError: the device is unknown or absent.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -68,6 +74,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The fastest dtype whose range equals float32's: bfloat16 where it is native, else float32."""
+    import torch
+
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float32
@@ -90,6 +98,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     Raises:
         UsageError: the name is unknown.
     """
+    import torch
+
     if name == "auto":
         return fast_dtype(device)
     if name not in PRECISIONS:
@@ -101,6 +111,8 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch (all devices)."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (libraries we call may use the global generator)
     torch.manual_seed(seed)
@@ -114,6 +126,15 @@ def cpu_count() -> int:
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be made again: ``PLUSX_CACHE``, else ``~/.cache/plusx``."""
-    said = os.environ.get("PLUSX_CACHE")
-    return Path(said) if said else Path.home() / ".cache" / "plusx"
+    """Where this user's programs keep what can be made again; plusx's own folder in it.
+
+    ``PLUSX_CACHE``, or as the systems say: freedesktop.org's XDG base directories, Apple's and
+    Microsoft's guides.
+    """
+    if said := os.environ.get("PLUSX_CACHE"):
+        return Path(said)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "plusx" / "Cache"
+    usual = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "plusx"

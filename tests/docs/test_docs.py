@@ -29,7 +29,7 @@ from plusx.jobs.options import TrainOptions
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("train", "predict", "evaluate", "import")
+VERBS = ("train", "predict", "evaluate", "import", "scan")
 
 NETWORK = "resnet14_cifar_a"
 BACKBONE = "backbone"  # a model folder made by ``reader``, so that nothing is downloaded
@@ -230,7 +230,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def options_of(verb: str, patch: pytest.MonkeyPatch) -> set[str]:
     patch.setenv("COLUMNS", "200")
     printed = run_command(["plusx", verb, "--help"], "the command line", patch)
-    return set(re.findall(r"^\s+(?:-h, )?(--[a-z-]+)", printed, re.MULTILINE)) - {"--help"}
+    pairs = re.findall(r"^\s+(?:-h, )?(--[a-z-]+)(?: / (--[a-z-]+))?", printed, re.MULTILINE)
+    return {name for pair in pairs for name in pair if name} - {"--help"}
 
 
 def test_pages_name_every_option_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +239,7 @@ def test_pages_name_every_option_and_no_other(monkeypatch: pytest.MonkeyPatch) -
     assert "--unfreeze" in known["train"]
     text = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
     home = {"train": "train"} | dict.fromkeys(VERBS[1:], "predict-evaluate-import")
+    home["scan"] = "scan"
     for verb, options in known.items():
         missing = {option for option in options if f"`{option}" not in text[home[verb]]}
         assert not missing, f"docs/{home[verb]}.md does not explain {sorted(missing)} of {verb}"

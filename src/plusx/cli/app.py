@@ -19,6 +19,7 @@ from plusx.cli import (
     models,
     predict,
     push,
+    scan,
     train,
 )
 from plusx.errors import PlusxError
@@ -35,6 +36,9 @@ app = typer.Typer(
 )
 app.command("train", short_help="Train a classifier on a folder of images.", epilog=train.EXAMPLES)(
     train.train
+)
+app.command("scan", short_help="Look for what is wrong with a data set.", epilog=scan.EXAMPLES)(
+    scan.scan
 )
 app.command("predict", short_help="Classify images, folders, patterns.", epilog=predict.EXAMPLES)(
     predict.predict

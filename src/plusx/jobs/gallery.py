@@ -24,7 +24,11 @@ THUMBNAIL = 128
 
 
 def gather_gallery(
-    run: Path, evaluations: Sequence[Mapping[str, Any]], absent: dict[str, str]
+    run: Path,
+    evaluations: Sequence[Mapping[str, Any]],
+    absent: dict[str, str],
+    *,
+    thumbnails: bool = True,
 ) -> dict[str, Any] | None:
     """Both lists with captions and pictures, from the first evaluation that keeps predictions.
 
@@ -32,7 +36,11 @@ def gather_gallery(
         run: the folder that ``predictions`` entries are relative to.
         evaluations: those of ``metrics.json``.
         absent: gets the reason under ``gallery`` where there is nothing to show.
+        thumbnails: whether images may be shown at all.
     """
+    if not thumbnails:
+        absent["gallery"] = "Left out, as asked for by --no-thumbnails."
+        return None
     kept = next((one for one in evaluations if one.get("predictions")), None)
     if kept is None:
         absent["gallery"] = "No evaluation of this run kept its predictions."
@@ -50,7 +58,7 @@ def gather_gallery(
     if not len(predictions) or not (multi or (predictions.targets >= 0).any()):
         absent["gallery"] = "The gallery is for labelled images."
         return None
-    root = _common_folder(predictions.paths)
+    root = common_folder(predictions.paths)
     if multi:
         mistakes, hits, wrong, worst = _rank_multi(predictions)
     else:
@@ -105,7 +113,7 @@ def _rank_multi(
 
 def _entry_multi(predictions: Predictions, row: int, root: str, worst: int) -> dict[str, Any]:
     path = predictions.paths[row]
-    picture, why = _thumbnail(path)
+    picture, why = thumbnail(path)
 
     def names(marks: npt.NDArray[np.bool_]) -> str:
         found = [predictions.classes[i] for i in np.flatnonzero(marks)]
@@ -131,7 +139,7 @@ def _entry(predictions: Predictions, row: int, root: str) -> dict[str, Any]:
     true, called = int(predictions.targets[row]), int(predictions.predicted[row])
     order = np.argsort(-probabilities, kind="stable")
     second = int(order[1]) if len(order) > 1 else called
-    picture, why = _thumbnail(path)
+    picture, why = thumbnail(path)
     return {
         "path": one_line(os.path.relpath(path, root) if root else path),
         "true": one_line(predictions.classes[true]),
@@ -145,7 +153,7 @@ def _entry(predictions: Predictions, row: int, root: str) -> dict[str, Any]:
     }
 
 
-def _thumbnail(path: str) -> tuple[str, str]:
+def thumbnail(path: str) -> tuple[str, str]:
     """A small upright JPEG as a data URI; or nothing, and why."""
     from PIL import Image
 
@@ -165,7 +173,7 @@ def _thumbnail(path: str) -> tuple[str, str]:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}", ""
 
 
-def _common_folder(paths: Sequence[str]) -> str:
+def common_folder(paths: Sequence[str]) -> str:
     """The deepest folder that holds all files; empty where there is none."""
     try:
         return os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120

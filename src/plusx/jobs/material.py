@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from plusx.data import BadImage, Listing, Sample, drop, gather_facts
+from plusx.data import BadImage, Listing, Sample, drop
 from plusx.data.records import target_array
 from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
@@ -32,7 +32,7 @@ class Material:
     Positions are those in ``setup.listing.samples``; view v of position p is row v * n + p.
 
     Attributes:
-        bad: unreadable images.
+        bad: unreadable images, those that the audit found included.
         engine: the frozen backbone, split before the blocks to train; None from scratch.
         first: features of every image; None from scratch.
         store: activations at the split; None where they are streamed or not needed.
@@ -57,26 +57,18 @@ class Material:
 
 
 def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
-    """Look at every image once, before any training; unreadable ones are said.
+    """Run every image through the frozen backbone once, before any training; unreadable ones,
+    those that the audit found included, are said.
 
     Raises:
         DataError: a class or a split has no readable image.
     """
-    samples, remarks = setup.listing.samples, Remarks()
+    known, remarks = () if setup.audit is None else setup.audit.bad, Remarks()
     if setup.options.from_scratch:
-        with talk.phase("reading", len(samples)) as tick:
-            facts = gather_facts(
-                (sample.path for sample in samples),
-                processes=setup.threads,
-                tick=lambda n: tick(n, ""),
-                channels=setup.preprocessing.channels,
-                reading=setup.preprocessing.reading,
-            )
-        for found in facts.remarks:
-            remarks.add(found)
-        material = Material(tuple(facts.errors))
+        material = Material(known)
     else:
         material = _run_backbone(setup, folder, talk, remarks)
+        material = replace(material, bad=known + material.bad)
     for line in remarks.lines():
         talk.note(line)
     for item in material.bad:

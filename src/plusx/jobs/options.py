@@ -53,6 +53,9 @@ class TrainOptions:
         val_fraction: share of the images for validation, where the data names none.
         folds: train this many times for out-of-fold figures before the model that ships; 0 or
             at least 2.
+        allow_leaks: train though identical images lie in two given splits, and leave copies where
+            they fall in a split that plusx makes.
+        thumbnails: show images in the report and the audit; False for images of patients.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
@@ -86,6 +89,8 @@ class TrainOptions:
     cache_gib: float = 8.0
     val_fraction: float = 0.2
     folds: int = 0
+    allow_leaks: bool = False
+    thumbnails: bool = True
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"

@@ -17,6 +17,7 @@ from typing import Any
 from plusx.errors import ArtifactError, PlusxError
 from plusx.evaluate import SCHEMA_VERSION, SCORES, learning_curves
 from plusx.jobs import wording
+from plusx.jobs.audit_words import many
 from plusx.jobs.gallery import gather_gallery
 from plusx.jobs.report_classes import bounded, gather_classes, inline_svg
 from plusx.jobs.run import write_text
@@ -48,7 +49,7 @@ def write_report(run: Path) -> Path:
             cannot be written.
     """
     try:
-        page = _render(gather(run))
+        page = render("report.html", gather(run))
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{run / 'metrics.json'}: not as plusx writes it ({type(error).__name__}: {error}); "
@@ -77,6 +78,7 @@ def gather(run: Path) -> Json:
             f"(this one reads up to {SCHEMA_VERSION}); update with: pip install -U plusx"
         )
     evaluations = _by_weight(metrics)
+    shown = (config.get("asked") or {}).get("thumbnails", True)
     main = next((one for one in evaluations if one.get("per_class")), None)
     if main is None:
         absent["classes"] = "No evaluation in metrics.json has figures per class."
@@ -92,12 +94,13 @@ def gather(run: Path) -> Json:
         "classes": gather_classes(main, metrics.get("thresholds") or {}) if main else None,
         "counts": metrics.get("counts") or {},
         "curves": _curves(run / "history.csv", config, absent),
-        "gallery": gather_gallery(run, evaluations, absent),
+        "gallery": gather_gallery(run, evaluations, absent, thumbnails=shown),
         "bad_images": bounded(metrics.get("bad_images") or [], _LISTED),
         "notes": bounded(metrics.get("notes") or [], _LISTED),
         "settings": _tables(config),
         "model": _tables(model),
         "seconds": metrics.get("seconds") or {},
+        "audit": _audit(run / "audit.json"),
         "absent": absent,
     }
 
@@ -116,6 +119,17 @@ def _read(path: Path, absent: dict[str, str], part: str) -> Json:
             return {key: _shown(value) for key, value in content.items()}
         absent[part] = f"{path.name} cannot be read: it holds no table."
     return {}
+
+
+def _audit(path: Path) -> Json | None:
+    """How many findings of which severity the audit of the data has; None where there is none."""
+    found = _read(path, {}, "audit").get("findings")
+    if not isinstance(found, list) or not path.with_suffix(".html").is_file():
+        return None
+    severities = [one["severity"] for one in found]
+    counts = [(severities.count(name), name) for name in ("error", "warning", "note")]
+    said = [many(count, name) for count, name in counts if count]
+    return {"said": ", ".join(said) or "nothing wrong found", "href": path.stem + ".html"}
 
 
 def _shown(value: Any) -> Any:
@@ -269,7 +283,8 @@ def _tables(content: Json) -> list[tuple[str, list[tuple[str, str]]]]:
     return list(tables.items())
 
 
-def _render(data: Json) -> str:
+def render(template: str, data: Json) -> str:
+    """A page from one of ``templates/``; all text in ``data`` is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -284,4 +299,4 @@ def _render(data: Json) -> str:
     environment.filters["percent"] = lambda figure: wording.number("top1", figure["value"])
     environment.filters["limits"] = lambda figure: wording.interval("top1", figure)
     environment.filters["drawing"] = Markup  # only our own pictures: matplotlib escapes the names
-    return environment.get_template("report.html").render(**data)
+    return environment.get_template(template).render(**data)

@@ -16,7 +16,6 @@ import tomli_w
 from plusx.atomic import replacing
 from plusx.data.manifest import is_manifest
 from plusx.errors import ArtifactError, UsageError
-from plusx.predict import Prediction, Predictor
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +24,7 @@ else:
 
 if TYPE_CHECKING:
     from plusx.jobs.evaluate import Result
+    from plusx.predict import Prediction, Predictor
 
 PathLike = str | os.PathLike[str]
 
@@ -71,6 +71,8 @@ class Run:
 
     def predict(self, source: PathLike | Iterable[PathLike]) -> Prediction | list[Prediction]:
         """Classify one image (one Prediction) or several, a folder or a glob (a list)."""
+        from plusx.predict import Predictor  # loads torch
+
         if self._predictor is None:
             self._predictor = Predictor(self.model_path)
         return self._predictor.predict(source)
@@ -105,7 +107,7 @@ def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> 
         yield Path(out)
         return
     if out is None:
-        folder = _fresh(Path("runs"), _name_of(data))
+        folder = _fresh(Path("runs"), name_of(data))
     else:
         folder = Path(out)
         check_free(out, overwrite=overwrite)
@@ -222,7 +224,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _name_of(data: str) -> str:
+def name_of(data: str) -> str:
     """What the user calls the data: a symbolic link keeps its own name, a manifest loses its
     ending."""
     where = Path(data).absolute()

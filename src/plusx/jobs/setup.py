@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
+from plusx.jobs.audit import Audit
+from plusx.jobs.leaks import divide
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision, world
@@ -39,7 +42,7 @@ class Setup:
 
     Attributes:
         options: as asked for.
-        listing: every image, with its split.
+        listing: every image that the audit could read, with its split.
         network: the backbone with a fresh head for the listing's classes.
         preprocessing: what the network sees of an image.
         augmentation: what the loop sees of it.
@@ -47,6 +50,7 @@ class Setup:
         recipe: the loop's numbers.
         hardware: device and precision of the loop.
         threads: for decoding.
+        audit: of all images; None where only an estimate is wanted.
     """
 
     options: TrainOptions
@@ -58,6 +62,7 @@ class Setup:
     recipe: Recipe
     hardware: Hardware
     threads: int
+    audit: Audit | None = None
 
     @property
     def feed(self) -> Feed:
@@ -95,8 +100,18 @@ class Setup:
         }
 
 
-def prepare(options: TrainOptions, talk: Talk) -> Setup:
+def prepare(
+    options: TrainOptions,
+    talk: Talk,
+    *,
+    examine: Callable[[Listing, Preprocessing], Audit] | None = None,
+) -> Setup:
     """Resolve the options against data and weights; what was decided is said.
+
+    Args:
+        options: as asked for.
+        talk: where it is said.
+        examine: audits a listing, read as the network will read it, before it is split.
 
     Raises:
         PlusxError: the data, the weights or an option cannot be used.
@@ -106,26 +121,17 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         raise UsageError(f"WORLD_SIZE is {processes}, but training runs in one process so far; "
                          "start it without torchrun, or unset WORLD_SIZE")  # fmt: skip
     given = read_listing(options.data)
-    listing = split_listing(given, seed=options.seed, val_fraction=options.val_fraction)
-    if listing is not given:
-        talk.note(
-            f"no validation split given: {len(listing.part('val'))} of "
-            f"{len(listing.part('val')) + len(listing.part('train'))} images set aside "
-            f"(stratified, seed {options.seed})"
-        )
-    if listing.unlabelled:
-        talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
-    if listing.task == "multi":
-        _check_marks(listing, talk)
-    if listing.ignored:
-        talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
-    for name in listing.classes:
+    if given.unlabelled:
+        talk.note(f"images left out because they have no label yet: {given.unlabelled}")
+    if given.ignored:
+        talk.note(f"{given.ignored} files or rows are no images, or repeat another: left out")
+    for name in given.classes:
         if not name.isascii() and name.encode("utf-8", "ignore").decode() != name:
             raise DataError(f"{options.data}: class name {name!r} is not UTF-8; rename it")
     network = create_network(
         options.model,
         weights=options.weights,
-        classes=len(listing.classes),
+        classes=len(given.classes),
         in_channels=_channels(options),
         image_size=options.image_size,
         seed=options.seed,
@@ -135,6 +141,8 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
     preprocessing = replace(network.preprocessing, reading=options.reading)
     device = resolve_device(options.device)
     hardware = Hardware(device, resolve_precision(options.precision, device))
+    audit = None if examine is None else examine(given, preprocessing)
+    listing = _split(options, given, audit, talk)
     images = len(listing.part("train"))
     unfreeze = _unfreeze(options, network, talk)
     return Setup(
@@ -149,7 +157,27 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         recipe=_recipe(options, images, unfreeze, talk),
         hardware=hardware,
         threads=options.threads or cpu_count(),
+        audit=audit,
     )
+
+
+def _split(options: TrainOptions, given: Listing, audit: Audit | None, talk: Talk) -> Listing:
+    def split(listing: Listing) -> Listing:
+        return split_listing(listing, seed=options.seed, val_fraction=options.val_fraction)
+
+    if audit is None:
+        listing = split(given)
+    else:
+        listing = divide(audit, split, allow_leaks=options.allow_leaks, talk=talk)
+    if "val" not in {sample.split for sample in given.samples}:
+        val, train = len(listing.part("val")), len(listing.part("train"))
+        talk.note(
+            f"no validation split given: {val} of {val + train} images set aside (stratified, "
+            f"seed {options.seed})"
+        )
+    if listing.task == "multi":
+        _check_marks(listing, talk)
+    return listing
 
 
 def check_learnable(listing: Listing, marks: NDArray[np.bool_]) -> None:

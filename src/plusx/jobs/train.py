@@ -19,6 +19,7 @@ from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions
 from plusx.evaluate.selection import figure_then_nll
 from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
+from plusx.jobs.auditing import auditor, finish_audit
 from plusx.jobs.card import model_card
 from plusx.jobs.decision import score, score_and_decide
 from plusx.jobs.fitting import Fitted, fit
@@ -81,7 +82,7 @@ def _train(options: TrainOptions, talk: Talk, began: dict[str, Any] | None = Non
     if began is None:
         check_free(options.out, overwrite=options.overwrite)
     seed_everything(options.seed)
-    setup = prepare(options, talk)
+    setup = prepare(options, talk, examine=auditor(options, talk))
     if began is not None and began["network"].get("sha256") != setup.network.sha256:
         raise UsageError(
             f"--resume {options.out}: {options.weights} are not the weights that the run began with"
@@ -109,6 +110,7 @@ def _write_config(setup: Setup, folder: Path, **more: dict[str, object]) -> None
 
 def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
     material = gather(setup, cache, talk)
+    finish_audit(setup, material, folder, talk)
     cached: dict[str, object] = {"views": material.views}
     _write_config(setup, folder, cache=cached)
     out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []

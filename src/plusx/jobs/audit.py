@@ -1,0 +1,282 @@
+"""``plusx scan``, and the same before every training: what is wrong with a data set.
+
+Facts of every image come from ``plusx.data.facts``; here they become findings. What needs a
+network's features stands in ``audit_features``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx._version import __version__
+from plusx.data import BadImage, Listing, gather_facts, read_listing
+from plusx.data.duplicates import exact_groups, near_groups
+from plusx.data.facts import FactTable
+from plusx.data.groups import keep_together
+from plusx.errors import DataError, UsageError
+from plusx.evaluate.shortcuts import Shortcut
+from plusx.jobs.audit_findings import (
+    Finding,
+    class_findings,
+    copy_findings,
+    counts_by_class,
+    file_findings,
+    label_of,
+    statistics,
+)
+from plusx.jobs.audit_properties import shortcut_findings, shortcuts
+from plusx.jobs.audit_words import WORDS, many
+from plusx.jobs.talk import Talk
+from plusx.runtime import cache_folder, cpu_count
+
+SCHEMA_VERSION = 1
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What a scan found.
+
+    Attributes:
+        listing: as it was read, unreadable images included.
+        readable: (n,) which of its images can be read.
+        bad: those that cannot.
+        findings: the gravest first.
+        shortcuts: every property that was tried as a classifier, the best first.
+        statistics: sizes, formats, modes.
+        exact: positions of images that are identical, a tuple for each set of them.
+        near: the same for near duplicates.
+        notes: what was not looked for, and why.
+    """
+
+    listing: Listing
+    readable: npt.NDArray[np.bool_]
+    bad: tuple[BadImage, ...]
+    findings: tuple[Finding, ...]
+    shortcuts: tuple[Shortcut, ...]
+    statistics: dict[str, Any]
+    exact: tuple[tuple[int, ...], ...]
+    near: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Audit({self.listing.source!r}: {self.verdict})"
+
+    def of(self, severity: str) -> tuple[Finding, ...]:
+        """The findings that are ``error``, ``warning`` or ``note``."""
+        return tuple(one for one in self.findings if one.severity == severity)
+
+    def find(self, kind: str) -> Finding | None:
+        """The finding of this kind, such as ``label_errors``; None where there is none."""
+        return next((one for one in self.findings if one.kind == kind), None)
+
+    @property
+    def verdict(self) -> str:
+        """One line: how many findings of which severity."""
+        counts = [(len(self.of(name)), name) for name in ("error", "warning", "note")]
+        said = [many(count, name) for count, name in counts if count]
+        images = many(len(self.listing.samples), "image")
+        return f"{', '.join(said) or 'nothing wrong found'} in {images}"
+
+    def adding(self, findings: list[Finding], notes: tuple[str, ...] = ()) -> Audit:
+        """The same with more findings."""
+        order = list(WORDS)
+        every = sorted([*self.findings, *findings], key=lambda one: order.index(one.kind))
+        return replace(self, findings=tuple(every), notes=self.notes + notes)
+
+    def file(self, row: int) -> dict[str, str | None]:
+        """Path, label and split of an image."""
+        sample = self.listing.samples[row]
+        return {
+            "path": sample.path,
+            "label": label_of(self.listing, sample),
+            "split": sample.split,
+        }
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Readable images by split (``all`` where there is none) and class."""
+        splits = sorted({s.split for s in self.listing.samples}, key=lambda name: name or "")
+        return {
+            split or "all": counts_by_class(self.listing, self.readable, [split])
+            for split in splits
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data; groups (patients) are not in it."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "plusx_version": __version__,
+            "source": self.listing.source,
+            "images": len(self.listing.samples),
+            "ignored": self.listing.ignored,
+            "classes": list(self.listing.classes),
+            "counts": self.counts(),
+            "statistics": self.statistics,
+            "findings": [
+                {
+                    "kind": one.kind,
+                    "severity": one.severity,
+                    "count": one.count,
+                    "text": one.text,
+                    "remedy": one.remedy,
+                    "items": [
+                        {"why": item.why, "files": [self.file(row) for row in item.rows]}
+                        for item in one.items
+                    ],
+                }
+                for one in self.findings
+            ],
+            "shortcuts": [self._shortcut(one) for one in self.shortcuts],
+            "notes": list(self.notes),
+        }
+
+    def _shortcut(self, one: Shortcut) -> dict[str, Any]:
+        return {
+            "property": one.name,
+            "balanced_accuracy": one.balanced_accuracy,
+            "chance": one.chance,
+            "limit": one.limit,
+            "found": one.found,
+            "images": one.images,
+            "clearest_class": self.listing.classes[one.clearest],
+            "clearest_recall": one.clearest_recall,
+        }
+
+
+def scan(
+    data: PathLike,
+    *,
+    weights: PathLike | None = None,
+    model: PathLike | None = None,
+    cache: PathLike | None = "auto",
+    processes: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    talk: Talk | None = None,
+) -> Audit:
+    """Look for what is wrong with a data set; nothing in it is changed.
+
+    Args:
+        data: a folder of class folders (with or without splits) or a CSV file.
+        weights: a network whose features find label errors and outliers: a file, a run, or a hub
+            id, as ``plusx train --weights`` takes them. Without it, these are not looked for.
+        model: the variant that the weights are for, where they don't say.
+        cache: folder where facts are kept by path, size and mtime; ``auto`` is the user's cache
+            folder; None keeps none.
+        processes: that read images; by default one a core.
+        device: for the network.
+        seed: of folds and samples.
+        talk: where progress is said.
+
+    Raises:
+        DataError: the data cannot be used.
+        UsageError: an argument cannot work.
+    """
+    talk = talk or Talk()
+    if processes is not None and processes < 1:
+        raise UsageError(f"--processes {processes} must be at least 1")
+    listing = read_listing(data, training=False)
+    table = read_facts(listing, cache=cache, processes=processes or cpu_count(), talk=talk)
+    with talk.phase("audit"):
+        audit = examine(listing, table, seed=seed)
+    if weights is None:
+        why = "label errors and outliers need a network's features: give --weights"
+        return replace(audit, notes=(*audit.notes, why))
+    from plusx.jobs.audit_features import extract, judge
+
+    features, usable = extract(audit, (weights, model), device=device, seed=seed, talk=talk)
+    with talk.phase("label errors"):
+        return judge(audit, features, usable, seed=seed)
+
+
+def read_facts(
+    listing: Listing, *, cache: PathLike | None, processes: int, talk: Talk, channels: int = 3
+) -> FactTable:
+    """The facts of every image of a listing, read in worker processes; see ``gather_facts``.
+
+    Where the user's own cache cannot be used (a full disk, a damaged file), that is said, and the
+    images are read without it; a cache that was asked for is an error then.
+
+    Raises:
+        DataError: the cache that was asked for cannot be used.
+        UsageError: its folder cannot be made.
+    """
+    paths = [sample.path for sample in listing.samples]
+
+    def read(file: Path | None) -> FactTable:
+        with talk.phase("reading", len(paths)) as tick:
+            return gather_facts(
+                paths,
+                processes=processes,
+                cache=file,
+                channels=channels,
+                tick=lambda n: tick(n, ""),
+            )
+
+    file = _cache_file(cache, listing, talk)
+    try:
+        return read(file)
+    except DataError as error:
+        if file is None or os.fspath(cache or "") != "auto":
+            raise
+        talk.say(f"{error}; reading without it")
+    return read(None)
+
+
+def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:
+    """Findings from facts: files, classes, copies and shortcuts.
+
+    Args:
+        listing: n images.
+        table: their facts, in the same order.
+        seed: of folds and samples.
+    """
+    exact = tuple(exact_groups(table))
+    near = tuple(group.members for group in near_groups(table))
+    several = listing.task != "single"
+    # copies on both sides of a fold would be memory, not a shortcut
+    tested = () if several else shortcuts(keep_together(listing, exact + near), table, seed=seed)
+    audit = Audit(
+        listing=listing,
+        readable=table.readable,
+        bad=tuple(table.errors),
+        findings=(),
+        shortcuts=tested,
+        statistics=statistics(table),
+        exact=exact,
+        near=near,
+        notes=("shortcuts are looked for where an image has one label",) if several else (),
+    )
+    return audit.adding(
+        [
+            *file_findings(listing, table),
+            *class_findings(listing, table.readable),
+            *copy_findings(listing, exact, near),
+            *shortcut_findings(listing, tested),
+        ]
+    )
+
+
+def _cache_file(cache: PathLike | None, listing: Listing, talk: Talk) -> Path | None:
+    """One file for each root of images; none where the user's own folder cannot be written."""
+    if cache is None:
+        return None
+    name = hashlib.sha256(os.fsencode(Path(listing.root).resolve())).hexdigest()[:16] + ".sqlite"
+    asked = os.fspath(cache) != "auto"
+    folder = Path(cache) if asked else cache_folder() / "facts"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if asked:
+            raise UsageError(f"--cache {folder}: cannot be made: {error.strerror}") from error
+        talk.say(f"{folder}: no facts are kept there ({error.strerror})")
+        return None
+    return folder / name
