@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plusx.data.isolated import Crashed, map_isolated
+from plusx.data.isolated import Crashed, IsolatedCall, map_isolated
 from plusx.errors import PlusxError, UsageError
 
 
@@ -120,3 +120,30 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     code = "from plusx.data.isolated import map_isolated\ndef f(x): pass\nmap_isolated(f, [], processes=1)"  # fmt: skip  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "must be importable by name, not of the main module" in done.stderr
+
+
+def test_calls_one_by_one_outlive_a_crash_and_a_hang() -> None:
+    from crashing import choke, refuse
+
+    call = IsolatedCall(choke, timeout_s=3)
+    found = [call(i) for i in (1, 7, 8, 33, 9)]
+    assert [found[i] for i in (0, 2, 4)] == [2, 16, 18]
+    assert found[1] == Crashed(7, "its process crashed (SIGSEGV)")
+    assert found[3] == Crashed(33, "took longer than 3 s")
+    call.close()
+    assert call(2) == 4
+    refusing = IsolatedCall(refuse)
+    with pytest.raises(ValueError, match="five"):
+        refusing(5)
+    assert refusing(6) == 6
+
+
+def test_a_worker_ends_with_its_call() -> None:
+    from crashing import process_of
+
+    call = IsolatedCall(process_of)
+    process = call(1)
+    assert process == call(2) != os.getpid()
+    assert alive(process)
+    del call
+    assert not alive(process)

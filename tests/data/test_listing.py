@@ -168,3 +168,32 @@ def test_streams_without_walking_everything(
     monkeypatch.setattr(os, "scandir", counting)
     assert len(list(itertools.islice(unlabelled(root), 3))) == 3
     assert len(opened) < 8
+
+
+def test_one_patients_dicoms_are_one_group(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="extra 'dicom' absent")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    def scan(path: Path, patient: str) -> None:
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+            SecondaryCaptureImageStorage,
+            "1.2",
+        )
+        data = pydicom.Dataset()
+        data.PatientID, data.file_meta = patient, meta
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data.save_as(path, enforce_file_format=True)
+
+    for number, patient in enumerate(["Smith", "Jones", "Smith", ""]):
+        scan(tmp_path / "sick" / f"{number}.dcm", patient)
+    (tmp_path / "well").mkdir()
+    (tmp_path / "well" / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 9)
+    (tmp_path / "well" / "photo.jpg").write_bytes(b"\xff\xd8")
+    groups = [sample.group for sample in read_listing(tmp_path).samples]
+    assert groups[0] == groups[2] != groups[1]
+    assert groups[0].startswith("patient-")
+    assert groups[3:] == [None, None, None]
+    assert "Smith" not in repr(groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         monkeypatch.setenv("COLUMNS", "200")
         yield shown
         screen.flush()
-        shown.append(os.read(master, 100_000).decode())
+        text = b""
+        while select.select([master], [], [], 0.5)[0]:  # a read gives what has come so far
+            text += os.read(master, 100_000)
+        shown.append(text.decode())
     os.close(master)
 
 

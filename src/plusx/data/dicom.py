@@ -105,6 +105,13 @@ def open_dicom(content: bytes, reading: Reading, notes: list[str]) -> Image.Imag
     return Image.fromarray(grey)
 
 
+def may_be_dicom(path: str) -> bool:
+    """Whether the file's name lets it be DICOM: ``.dcm``, or no extension but digits after a dot
+    (archives name files by identifiers)."""
+    extension = os.path.splitext(path)[1][1:].lower()  # noqa: PTH122 (called for every image)
+    return extension in ("dcm", "dicom", "") or extension.isdigit()
+
+
 def patient_group(path: str | os.PathLike[str], *, key: bytes = _KEY) -> str | None:
     """A group for the images of one patient that does not show who it is.
 

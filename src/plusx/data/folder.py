@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from plusx.data.classes import SPLIT_NAMES, Row, assemble, quoted
-from plusx.data.dicom import is_dicom
+from plusx.data.dicom import is_dicom, may_be_dicom
 from plusx.data.records import Listing
 from plusx.errors import DataError
 
@@ -36,8 +36,7 @@ def is_image_file(path: str) -> bool:
     name = os.path.basename(path)
     if is_image_name(name):
         return True
-    extension = os.path.splitext(name)[1][1:]
-    if name.startswith(".") or not (extension == "" or extension.isdigit()):
+    if name.startswith(".") or not may_be_dicom(name):
         return False
     if not os.path.isfile(path):  # opening a pipe would wait for ever
         return False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
+from plusx.data.dicom import may_be_dicom, patient_group
 from plusx.data.duplicates import groups_of_pairs
 from plusx.data.records import Listing
 from plusx.data.split import relative_name
+from plusx.errors import UnreadableImage
 
 
 def keep_together(listing: Listing, linked: Iterable[Sequence[int]]) -> Listing:
@@ -43,6 +46,21 @@ def keep_together(listing: Listing, linked: Iterable[Sequence[int]]) -> Listing:
             for i in members:
                 samples[i] = replace(samples[i], group=name)
     return replace(listing, samples=tuple(samples))
+
+
+def group_patients(listing: Listing) -> Listing:
+    """DICOM images without a group get their patient's, under a name that does not show who it is.
+
+    Looked at are files called .dcm, and those whose names have no extension of another format; of
+    these, the header alone. A header that cannot be read gives none: reading the image says why.
+    """
+    samples = list(listing.samples)
+    for i, sample in enumerate(samples):
+        if sample.group is None and may_be_dicom(sample.path):
+            with suppress(UnreadableImage):
+                samples[i] = replace(sample, group=patient_group(sample.path))
+    changed = tuple(samples)
+    return listing if changed == listing.samples else replace(listing, samples=changed)
 
 
 def _name(listing: Listing, members: Sequence[int]) -> str:

@@ -10,12 +10,13 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from plusx.errors import PlusxError, UsageError
 
@@ -79,6 +80,63 @@ def map_isolated(
     if getattr(target, "__module__", None) == "__main__":
         raise UsageError(f"function {target!r} must be importable by name, not of the main module")
     return _Pool(pickle.dumps(function), iter(items), processes, timeout_s, ahead).run()
+
+
+class IsolatedCall(Generic[T, R]):
+    """A function that runs in a worker process of its own, one item at a time.
+
+    Like :func:`map_isolated` for callers that come with their items one by one. The worker starts
+    with the first call, and ends with this object or this process. Safe in threads, which wait
+    for one another: give each its own for calls side by side.
+
+    Args:
+        function: see :func:`map_isolated`.
+        timeout_s: the longest that one item may take, in seconds; starting a worker counts.
+    """
+
+    def __init__(self, function: Callable[[T], R], *, timeout_s: float = 60.0) -> None:
+        self._function = pickle.dumps(function)
+        self._timeout_s = timeout_s
+        self._worker: _Worker | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, item: T) -> R | Crashed[T]:
+        """The result; what the function raises is raised here.
+
+        Raises:
+            PlusxError: the worker cannot start.
+        """
+        with self._lock:
+            try:
+                result = self._ask(item)
+            except TimeoutError:
+                self.close()
+                return Crashed(item, f"took longer than {self._timeout_s:g} s")
+            except (EOFError, OSError):
+                status = self.close()
+                return Crashed(item, f"its process {_died(status)}")
+        if isinstance(result, _Failed):
+            raise result.error
+        return cast("R", result)
+
+    def close(self) -> int:
+        """End the worker, if there is one; the next call starts another."""
+        worker, self._worker = self._worker, None
+        return 0 if worker is None else worker.end()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+    def _ask(self, item: T) -> Any:
+        if self._worker is None:
+            self._worker = start_worker(self._function)
+            self._worker.channel.settimeout(self._timeout_s)
+            if (problem := _receive(self._worker.channel)) is not None:
+                self.close()
+                raise PlusxError(f"a worker process cannot start: {problem}")
+        _send(self._worker.channel, [item])
+        return _receive(self._worker.channel)
 
 
 class _Failed:
@@ -170,21 +228,9 @@ class _Pool:
         return part + new
 
     def _start(self) -> _Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            code = _START.format(path=sys.path, fd=theirs.fileno())
-            process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # native decoders write there
-                pass_fds=(theirs.fileno(),),
-            )
-        worker = _Worker(process, ours)
+        worker = start_worker(self.function)
         self.workers.append(worker)
-        self.selector.register(ours, selectors.EVENT_READ, worker)
-        with suppress(OSError):
-            _send(ours, self.function)
+        self.selector.register(worker.channel, selectors.EVENT_READ, worker)
         return worker
 
     def _gather(self) -> None:
@@ -226,6 +272,23 @@ class _Pool:
                 f"took longer than {self.timeout_s:g} s" if late else f"its process {_died(status)}"
             )
             self.done[number] = Crashed(item, reason)
+
+
+def start_worker(function: bytes) -> _Worker:
+    """A fresh interpreter that serves a pickled function; its first message says whether it can."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        code = _START.format(path=sys.path, fd=theirs.fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # native decoders write there
+            pass_fds=(theirs.fileno(),),
+        )
+    with suppress(OSError):
+        _send(ours, function)
+    return _Worker(process, ours)
 
 
 def _died(status: int) -> str:

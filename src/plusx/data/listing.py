@@ -1,7 +1,7 @@
 """One way in: a listing from a folder or a manifest, less what is unusable; images to predict."""
 
 # Paths are plain strings here: a listing may hold millions of them.
-# ruff: noqa: PTH110, PTH112, PTH114, PTH118, PTH119, PTH208
+# ruff: noqa: PTH110, PTH112, PTH114, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import chain
 
 from plusx.data.classes import quoted
-from plusx.data.folder import images_below, is_image_name, read_folder
+from plusx.data.folder import images_below, is_image_file, read_folder
+from plusx.data.groups import group_patients
 from plusx.data.hf_dataset import dataset_images, is_dataset, read_dataset
 from plusx.data.manifest import is_manifest, read_manifest
 from plusx.data.records import BadImage, Listing, Sample, Task
@@ -34,11 +35,16 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
         training: require what training needs; False to read images for evaluation.
         task: what a model's task asks of the labels; by default the labels tell.
 
+    DICOM images without a group get their patient's; see :func:`plusx.data.groups.group_patients`.
+
     Raises:
         DataError: the source cannot be used, or has labels of another task.
         MissingExtra: Parquet or a saved data set, without the library that reads it.
     """
-    where = os.fspath(source)
+    return group_patients(_read(os.fspath(source), training=training, task=task))
+
+
+def _read(where: str, *, training: bool, task: Task | None) -> Listing:
     if not where:
         raise DataError(f"the name of the data is empty; {_GIVE}")
     if os.path.isdir(where):
@@ -168,7 +174,7 @@ def _matches(pattern: str) -> Iterator[str]:
     for path in _expand(start, parts):
         if os.path.isdir(path):
             yield from iter(()) if deep else images_below(path)
-        elif is_image_name(os.path.basename(path)):
+        elif is_image_file(path):
             yield path
 
 

@@ -8,11 +8,11 @@ from itertools import islice
 import numpy as np
 import torch
 
-from plusx.data.decode import read_image
 from plusx.data.ordered import map_ordered
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import BadImage, Batch, Sample
 from plusx.data.remarks import Remarks
+from plusx.data.safely import read_safely
 from plusx.errors import UnreadableImage, UsageError
 
 Item = tuple[int, "torch.Tensor | BadImage"]
@@ -81,9 +81,9 @@ def decode(
     Raises:
         UnreadableImage: it cannot be read.
     """
-    notes: list[str] = []
-    reading, channels = preprocessing.reading, preprocessing.channels
-    image = read_image(sample.path, channels=channels, reading=reading, notes=notes)
+    image, notes = read_safely(
+        sample.path, channels=preprocessing.channels, reading=preprocessing.reading
+    )
     if remarks is not None:
         remarks.add(notes)
     return torch.from_numpy(image)

@@ -20,6 +20,8 @@ from plusx.data import BadImage, Listing, gather_facts, read_listing
 from plusx.data.duplicates import exact_groups, near_groups
 from plusx.data.facts import FactTable
 from plusx.data.groups import keep_together
+from plusx.data.reading import Reading
+from plusx.data.remarks import Remarks
 from plusx.errors import DataError, UsageError
 from plusx.evaluate.shortcuts import Shortcut
 from plusx.jobs.audit_findings import (
@@ -198,7 +200,13 @@ def scan(
 
 
 def read_facts(
-    listing: Listing, *, cache: PathLike | None, processes: int, talk: Talk, channels: int = 3
+    listing: Listing,
+    *,
+    cache: PathLike | None,
+    processes: int,
+    talk: Talk,
+    channels: int = 3,
+    reading: Reading | None = None,
 ) -> FactTable:
     """The facts of every image of a listing, read in worker processes; see ``gather_facts``.
 
@@ -218,17 +226,24 @@ def read_facts(
                 processes=processes,
                 cache=file,
                 channels=channels,
+                reading=reading or Reading(),
                 tick=lambda n: tick(n, ""),
             )
 
     file = _cache_file(cache, listing, talk)
     try:
-        return read(file)
+        table = read(file)
     except DataError as error:
         if file is None or os.fspath(cache or "") != "auto":
             raise
         talk.say(f"{error}; reading without it")
-    return read(None)
+        table = read(None)
+    remarks = Remarks()
+    for found in table.remarks:
+        remarks.add(found)
+    for line in remarks.lines():
+        talk.note(line)
+    return table
 
 
 def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:

@@ -32,7 +32,12 @@ def auditor(options: TrainOptions, talk: Talk) -> Callable[[Listing, Preprocessi
     def audit(listing: Listing, preprocessing: Preprocessing) -> Audit:
         processes = options.threads or cpu_count()
         table = read_facts(
-            listing, cache="auto", processes=processes, talk=talk, channels=preprocessing.channels
+            listing,
+            cache="auto",
+            processes=processes,
+            talk=talk,
+            channels=preprocessing.channels,
+            reading=preprocessing.reading,
         )
         with talk.phase("audit"):
             found = examine(listing, table, seed=options.seed)
