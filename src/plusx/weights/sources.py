@@ -27,10 +27,10 @@ from plusx.weights.metadata import read_stated
 from plusx.weights.timm_net import TimmSpec
 from plusx.weights.timm_spec import known_weights
 
-# The best known ImageNet weights under a free licence (Apache-2.0; BSD-3-Clause where the tag begins
-# with tv), by top-1 at the size that they state and plusx takes:
-# results/results-imagenet.csv of huggingface/pytorch-image-models. Ahead of some of them stand only
-# weights that may not be used commercially (fb_wsl, fb_ssl, fb_swsl: CC-BY-NC).
+# The best known ImageNet weights under a free licence (Apache-2.0; tv, tv2: BSD-3-Clause), by top-1
+# at the size that they state and plusx takes: results/results-imagenet.csv of
+# huggingface/pytorch-image-models. Ahead of some of them stand only weights that may not be used
+# commercially (fb_wsl, fb_ssl, fb_swsl: CC-BY-NC).
 AUTO = {
     "resnet18": "timm/resnet18.a1_in1k",  # 73.16 at 288, 71.50 at 224
     "resnet34": "timm/resnet34.ra4_e3600_r224_in1k",  # 78.97 at 288, 77.49 at 224
