@@ -95,12 +95,11 @@ def find_source(weights: str, spec: Spec) -> Source:
         WeightsError: there are no known weights for that network, or they cannot be had.
         ArtifactError: a folder that holds no usable model.
     """
-    if weights == "auto" and isinstance(spec, TimmSpec):
-        hub_id, notes = known_weights(spec)
-        found = _hub(hub_id, spec)
-        return replace(found, notes=notes + found.notes)
     if weights == "auto":
-        weights = _auto(spec)
+        weights, notes = auto_weights(spec)
+        if isinstance(spec, TimmSpec):
+            found = _hub(weights, spec)
+            return replace(found, notes=notes + found.notes)
     if weights == "bundled":
         return _bundled()
     path = Path(weights).expanduser()
@@ -116,17 +115,24 @@ def find_source(weights: str, spec: Spec) -> Source:
     )
 
 
-def _auto(spec: Spec) -> str:
+def auto_weights(spec: Spec) -> tuple[str, tuple[str, ...]]:
+    """What ``auto`` takes, ``bundled`` or a hub id, and what is to be said about it.
+
+    Raises:
+        WeightsError: there are no known weights for that network.
+    """
+    if isinstance(spec, TimmSpec):
+        return known_weights(spec)
     if spec.name == BUNDLED:
-        return "bundled"
+        return "bundled", ()
     known = AUTO.get(architecture(spec))
     if known is None:
         raise WeightsError(
-            f"--weights auto: no trained weights are known for {spec.name} (only for "
-            f"{', '.join(AUTO)} and {BUNDLED}); give --weights FILE or HUB_ID, or --weights none "
-            "to train from scratch"
+            f"--weights auto: no trained weights are known for {spec.name} (those that have some: "
+            "plusx models --pretrained); give --weights FILE or HUB_ID, or --weights none to train "
+            "from scratch"
         )
-    return known
+    return known, ()
 
 
 def _bundled() -> Source:
