@@ -232,3 +232,19 @@ def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "resnet18" in text
     assert "┃" in text or "│" in text
     assert "plusx models NAME draws one" in text
+
+
+def test_networks_that_depend_on_the_image_are_drawn_as_they_are_trained(
+    command: Callable[..., Any],
+) -> None:
+    from plusx.weights import resolve_spec
+
+    drawn = json.loads(command("models", "cnn", "--image-size", "224", "--json").out)
+    own = resolve_spec("cnn", image_size=224)
+    assert [row["shape"] for row in drawn["rows"]][-2][0] == own.feature_channels
+    assert len(drawn["rows"]) == own.stages + 2  # and stem and head
+    pytest.importorskip("timm", reason="extra 'timm' absent")
+    size = ("--image-size", "96")
+    drawn = json.loads(command("models", "timm:vit_tiny_patch16_224", *size, "--json").out)
+    assert drawn["image"] == [3, 96, 96]
+    assert drawn["auto"] == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"

@@ -8,6 +8,8 @@ from plusx.data import Preprocessing
 from plusx.errors import UsageError
 from plusx.explain import deletion_curves, grad_cam, on_image, overlay, sharpest_stage
 from plusx.model import ResNet, ResNetSpec, variant
+from plusx.weights import build
+from plusx.weights.timm_spec import timm_spec
 
 SPEC = ResNetSpec("small", "basic", (1, 1, 1), (8, 16, 32), stem="3x3", stem_width=8,
                   stem_stride=1, stem_pool="none", classes=3, image_size=32)  # fmt: skip
@@ -139,3 +141,10 @@ def test_an_overlay_keeps_the_photograph_where_nothing_speaks() -> None:
     assert len(set(painted[30, 2].tolist())) == 1
     grey = overlay(photograph[:, :, :1], whole.numpy())
     assert (grey == painted).all()
+
+
+def test_a_network_of_one_block_has_no_maps_to_read():
+    pytest.importorskip("timm", reason="extra 'timm' absent")
+    net = build(timm_spec("timm:test_resnet.r160_in1k"))
+    with pytest.raises(UsageError, match="its maps have one pixel"):
+        sharpest_stage(net, 64)

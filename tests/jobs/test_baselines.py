@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import plusx
 from plusx.jobs.talk import Talk, Tick
 from plusx.weights import build, load_artifact, spec_from_dict
-from plusx.weights.family_load import disk_state
+from plusx.weights.load import disk_state
 
 THIN = {"family": "vgg", "name": "thin", "depths": [1, 1, 1], "widths": [8, 16, 16],
         "norm": "batch", "hidden": 32, "image_size": 32}  # fmt: skip

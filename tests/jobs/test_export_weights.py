@@ -19,25 +19,29 @@ from torchvision.transforms import v2
 from plusx.data import Preprocessing
 from plusx.errors import PlusxError
 from plusx.jobs.export_weights import export_weights
-from plusx.model import ResNet, ResNetSpec, cifar, variant
+from plusx.jobs.import_weights import import_weights
+from plusx.model import cifar, variant
+from plusx.model.baselines import BASELINES
+from plusx.model.classifier import Spec
 from plusx.predict import Predictor
-from plusx.weights import load_artifact, save_artifact
+from plusx.weights import build, create_network, load_artifact, save_artifact
 from plusx.weights.artifact import describe
 from plusx.weights.metadata import read_stated
+from plusx.weights.timm_spec import timm_spec
 
 CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture
-def make(tmp_path: Path, randomise: Callable[..., Any]) -> Callable[[ResNetSpec], Path]:
+def make(tmp_path: Path, randomise: Callable[..., Any]) -> Callable[[Spec], Path]:
     """Gives a model folder of a spec, with random weights and random norms."""
 
-    def artifact(spec: ResNetSpec) -> Path:
+    def artifact(spec: Spec) -> Path:
         torch.manual_seed(4)
         spec = spec.replace(classes=3)
         folder = tmp_path / "run" / "model"
         save_artifact(
-            folder, randomise(ResNet(spec)), classes=CLASSES, card="# card\n",
+            folder, randomise(build(spec)), classes=CLASSES, card="# card\n",
             preprocessing=Preprocessing.for_size(spec.image_size, spec.in_channels),
             provenance={"data": "/home/someone/secret/photos"},
         )  # fmt: skip
@@ -59,7 +63,7 @@ def largest(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_torchvision_answers_the_same_from_file_to_logits(
-    make: Callable[[ResNetSpec], Path], tmp_path: Path
+    make: Callable[[Spec], Path], tmp_path: Path
 ) -> None:
     run = make(variant("resnet18"))
     done = export_weights(run, tmp_path / "out.pth", kind="torchvision")
@@ -86,11 +90,13 @@ def test_torchvision_answers_the_same_from_file_to_logits(
         assert dict(found.top(3))[label] == pytest.approx(p, abs=1e-5)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("resnet50", 3), ("resnet18", 1)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("resnet50d", 3), ("resnet18", 1), ("resnetv2_50", 3)]
+)
 def test_timm_answers_the_same(
-    make: Callable[[ResNetSpec], Path], tmp_path: Path, name: str, channels: int
+    make: Callable[[Spec], Path], tmp_path: Path, name: str, channels: int
 ) -> None:
-    run = make(variant(name).replace(in_channels=channels))
+    run = make(variant(name).replace(in_channels=channels, depths=(1, 1, 1, 1)))
     done = export_weights(run, tmp_path / "for-timm", kind="timm")
     peer = timm.create_model(f"local-dir:{tmp_path / 'for-timm'}", pretrained=True).eval()
     x = torch.randn(2, channels, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -106,11 +112,18 @@ def test_timm_answers_the_same(
 
 @pytest.mark.parametrize(
     "spec",
-    [variant("resnet50_v1"), variant("resnet8_cifar_a"), variant("plusx_small")],
+    [
+        variant("resnet50_v1").replace(depths=(1, 1), widths=(8, 16)),
+        variant("resnet8_cifar_a"),
+        variant("resnet20_cifar_preact"),
+        variant("plusx_small"),
+        BASELINES["cnn"],
+        timm_spec("timm:resnet10t"),
+    ],
     ids=lambda spec: spec.name,
 )
 def test_one_file_states_all_that_it_is(
-    make: Callable[[ResNetSpec], Path], tmp_path: Path, spec: ResNetSpec
+    make: Callable[[Spec], Path], tmp_path: Path, spec: Spec
 ) -> None:
     run = make(spec)
     export_weights(run, tmp_path / "one.safetensors", kind="safetensors")
@@ -122,6 +135,14 @@ def test_one_file_states_all_that_it_is(
     assert described.preprocessing == artifact.preprocessing
     assert described.classes == CLASSES
     assert "secret" not in json.dumps(config)
+    import_weights(tmp_path / "one.safetensors", tmp_path / "back")  # no --model is needed
+    returned = load_artifact(tmp_path / "back")
+    assert returned.classes == CLASSES
+    assert returned.preprocessing == artifact.preprocessing
+    state = artifact.model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in returned.model.state_dict().items())
+    started = create_network(weights=str(tmp_path / "one.safetensors"), classes=2)
+    assert started.model.spec == artifact.spec.replace(classes=2)
     again = load_file(tmp_path / "one.safetensors")
     kept = load_file(artifact.path / "model.safetensors")
     assert again.keys() == kept.keys()
@@ -139,10 +160,27 @@ def test_one_file_states_all_that_it_is(
         (variant("resnet18").replace(feature_stages=2), "timm", "feature_stages=2"),
         (variant("plusx_small"), "torchvision", "cannot represent plusx_small"),
         (variant("resnet18").replace(in_channels=4), "torchvision", "takes 3 channels there"),
+        (variant("resnet18d"), "torchvision", "torchvision has no resnet18d; use --as timm or"),
+        (
+            BASELINES["cnn"],
+            "torchvision",
+            "torchvision has no simple convolutional network like cnn",
+        ),
+        (
+            BASELINES["cnn"],
+            "timm",
+            "timm has no simple convolutional network like cnn; use --as sa",
+        ),
+        (timm_spec("timm:resnet10t"), "torchvision", "torchvision has no timm:resnet10t; use --as"),
+        (
+            timm_spec("timm:efficientnet_b0"),
+            "torchvision",
+            "has other layers than timm:effic",
+        ),
     ],
 )
 def test_what_the_other_library_lacks_is_refused_by_name(
-    make: Callable[[ResNetSpec], Path], tmp_path: Path, spec: ResNetSpec, kind: str, said: str
+    make: Callable[[Spec], Path], tmp_path: Path, spec: Spec, kind: str, said: str
 ) -> None:
     out = tmp_path / ("out" if kind == "timm" else "out.pth")
     with pytest.raises(PlusxError) as caught:
@@ -154,7 +192,7 @@ def test_what_the_other_library_lacks_is_refused_by_name(
 
 
 def test_nothing_is_overwritten_unasked(
-    make: Callable[[ResNetSpec], Path], tmp_path: Path, command: Callable[..., Any]
+    make: Callable[[Spec], Path], tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     run = make(variant("resnet18"))
     (tmp_path / "mine.pth").write_text("precious")
@@ -197,3 +235,14 @@ def test_metadata_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "c.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(PlusxError, match="truncated or not a safetensors"):
         read_stated(tmp_path / "c.safetensors")
+
+
+def test_timm_reads_a_slimmed_net(make: Callable[[Spec], Path], tmp_path: Path) -> None:
+    run = make(variant("resnet18").replace(name="slim", depths=(2, 1, 2, 1)))
+    export_weights(run, tmp_path / "slim", kind="timm")
+    peer = timm.create_model(f"local-dir:{tmp_path / 'slim'}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert largest(load_artifact(run).model(x), peer(x)) <= 1e-5
+    with pytest.raises(PlusxError, match=r"depths=\(2, 1, 2, 1\) instead of \(2, 2, 2, 2\)"):
+        export_weights(run, tmp_path / "slim.pth", kind="torchvision")

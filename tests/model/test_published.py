@@ -16,7 +16,7 @@ from plusx.model import VARIANTS
 from plusx.model.counted import COUNTED
 from plusx.model.describe import count
 from plusx.model.published import PUBLISHED, amount
-from plusx.weights import AUTO, create
+from plusx.weights import create
 
 NAMES = known_names()
 REMEDY = "run tools/count_variants.py"
@@ -65,25 +65,20 @@ def test_nothing_is_counted_that_is_not_there():
     assert set(COUNTED) <= set(NAMES), REMEDY
 
 
-VISION = [name for name in PUBLISHED if "torchvision" in PUBLISHED[name].top1_of]
+VISION = [name for name in PUBLISHED if "docs.pytorch.org/vision" in PUBLISHED[name].source]
 
 
 @pytest.mark.parametrize("name", VISION)
 def test_figures_of_torchvision_are_those_it_states(name):
     published = PUBLISHED[name]
-    version = "V2" if "V2" in published.top1_of else "V1"
-    meta = torchvision.models.get_model_weights(name)[f"IMAGENET1K_{version}"].meta
+    stated = list(torchvision.models.get_model_weights(name))
+    meta = next(one for one in stated if "IMAGENET1K" in one.name).meta
     assert amount(published.params or "")[0] == meta["num_params"]
     assert amount(published.macs or "")[0] == pytest.approx(meta["_ops"] * 1e9)
-    accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
-    assert published.top1 == pytest.approx(accuracy / 100, abs=1e-9)
-
-
-def test_accuracy_is_of_the_weights_that_auto_takes():
-    for name, hub_id in AUTO.items():
-        if name in PUBLISHED:
-            tag = hub_id.rpartition(".")[2]
-            assert tag in PUBLISHED[name].top1_of, f"{name}: {hub_id}"
+    if "torchvision" in published.top1_of:
+        assert published.top1_of == "ImageNet-1k, torchvision V1, 224"
+        accuracy = meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        assert published.top1 == pytest.approx(accuracy / 100, abs=1e-9)
 
 
 def test_entries_are_whole():

@@ -24,8 +24,8 @@ from plusx.weights import (
     title,
 )
 from plusx.weights.artifact import describe
-from plusx.weights.families import written_name
-from plusx.weights.family_load import disk_state, internal_state, load_weights
+from plusx.weights.families import torchvision_state, written_name
+from plusx.weights.load import disk_state, internal_state, load_weights
 
 TOLERANCE = 1e-5
 VGGS = sorted(set(BASELINES) - {"cnn"})
@@ -77,16 +77,19 @@ def test_answers_and_names_equal_torchvisions_and_timms(name):
     state = random_state(theirs if whole else theirs.features)
     if whole:
         theirs.load_state_dict(state, assign=True)
-        ours.load_state_dict(internal_state(ours.spec, state), assign=True)
+        ours.load_state_dict(internal_state(state, ours.spec), assign=True)
         timms.load_state_dict(disk_state(ours), assign=True)
         assert difference(ours, theirs, image(64)) <= TOLERANCE
         assert difference(ours, timms, image(64)) <= TOLERANCE
-        back = internal_state(ours.spec, timms.state_dict())
+        again = torchvision_state(disk_state(ours))
+        assert again.keys() == state.keys()
+        assert all(torch.equal(again[name], value) for name, value in theirs.state_dict().items())
+        back = internal_state(timms.state_dict(), ours.spec)
         assert all(torch.equal(back[name], value) for name, value in ours.state_dict().items())
         return
     theirs.features.load_state_dict(state, assign=True)
     timms.features.load_state_dict(state, assign=True)
-    named = internal_state(ours.spec, {f"features.{k}": v for k, v in state.items()})
+    named = internal_state({f"features.{k}": v for k, v in state.items()}, ours.spec)
     assert ours.load_state_dict(named, assign=True, strict=False).unexpected_keys == []
     x = image(64)
     found = list(ours.stages[:5])
@@ -161,7 +164,7 @@ def test_weights_that_do_not_fit_are_listed_under_the_files_names():
     assert "features.99.weight" in said
     assert "features.0.weight (2, 3, 3, 3) instead of (4, 3, 3, 3)" in said
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    with pytest.raises(WeightsMismatch, match="as another entry does"):
+    with pytest.raises(WeightsMismatch, match="keep one of them in the file"):
         load_weights(model, state | {"classifier.6.weight": torch.zeros(1)}, origin="there")
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from plusx.errors import WeightsError
-from plusx.weights.files import WRAPPERS, read_state, sha256_file
+from plusx.weights.files import WRAPPERS, read_state, sha256_file, write_tensors
 
 
 class Code:
@@ -194,3 +194,10 @@ def test_options_of_a_training_script_beside_the_weights(tmp_path):
     torch.save({"model": tensors(), "args": argparse.Namespace(lr=0.1, out=["a"])}, path)
     state, _ = read_state(path)
     assert list(state) == list(tensors())
+
+
+def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    (tmp_path / "other").write_text("")
+    write_tensors({"x": torch.zeros(2)}, tmp_path / "w.safetensors", {"format": "pt"})
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert read_state(tmp_path / "w.safetensors")[0]["x"].shape == (2,)

@@ -5,14 +5,10 @@ import torch
 
 from plusx.errors import WeightsMismatch
 from plusx.model import ResNet, variant
-from plusx.weights.load import (
-    adapt_channels,
-    disk_state,
-    load_weights,
-    looks_like,
-    tongue_of,
-)
+from plusx.weights.families import tongue_of
+from plusx.weights.load import adapt_channels, disk_state, load_weights
 from plusx.weights.names import disk_name
+from plusx.weights.recognise import looks_like
 
 
 def fresh(model: ResNet, **changes) -> ResNet:

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 import plusx.weights
 from plusx.data.preprocessing import Preprocessing
 from plusx.errors import ArtifactError, SpecError, UsageError, WeightsError, WeightsMismatch
-from plusx.model import variant
+from plusx.model import TIMM_NAMES, variant
 from plusx.model.baselines import BASELINES, CNNSpec, VGGSpec
+from plusx.model.published import PUBLISHED
 from plusx.weights import create, create_network, load_artifact, resolve_spec, save_artifact
+from plusx.weights.artifact import describe
 from plusx.weights.load import disk_state
 from plusx.weights.sources import AUTO, BUNDLED, find_source
 
@@ -177,11 +179,28 @@ def test_auto_for_a_custom_spec(tmp_path):
         create_network(str(tmp_path / "s.json"))
 
 
-def test_every_auto_entry_is_a_hub_id_of_that_network():
-    residual = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"}
-    assert set(AUTO) == residual | set(BASELINES) - {"cnn"}
-    for name, hub_id in AUTO.items():
-        assert hub_id.startswith(f"timm/{name}.")
+NO_FREE_WEIGHTS = {"seresnet101", "seresnet152", "resnetv2_152"}
+"""timm has none of these at all."""
+
+
+def test_auto_knows_weights_of_every_network_that_timm_has_some_of():
+    assert set(AUTO) == set(TIMM_NAMES) - NO_FREE_WEIGHTS | set(BASELINES) - {"cnn"}
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_every_auto_entry_is_of_that_network_and_free(name):
+    timm = pytest.importorskip("timm", reason="extra 'timm' absent")
+    tag = AUTO[name].partition(".")[2]
+    cfg = timm.get_pretrained_cfg(f"{name}.{tag}")
+    assert cfg.hf_hub_id == AUTO[name]
+    assert cfg.license in ("apache-2.0", "bsd-3-clause")
+    config = {"architecture": name, "num_classes": 1000, "pretrained_cfg": cfg.to_dict()}
+    spec = resolve_spec(name)
+    described = describe(config, "config.json", asked=spec)
+    size = described.preprocessing.size
+    assert described.spec == spec.replace(image_size=size)
+    whose = "torchvision V1" if tag == "tv_in1k" and name in BASELINES else f"timm {tag}"
+    assert PUBLISHED[name].top1_of == f"ImageNet-1k, {whose}, {size}"  # whose figure is listed
 
 
 def test_bundled_with_another_model():

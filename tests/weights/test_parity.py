@@ -18,7 +18,8 @@ from plusx.model import ResNet, cifar, variant
 from plusx.model.surgery import drop_blocks
 from plusx.weights import create_network, load_artifact, save_artifact
 from plusx.weights.artifact import describe
-from plusx.weights.load import disk_state, load_weights, tongue_of
+from plusx.weights.families import tongue_of
+from plusx.weights.load import disk_state, load_weights
 from plusx.weights.names import disk_name
 from plusx.weights.timm_config import TIMM_NAMES, architecture
 

@@ -26,7 +26,7 @@ from plusx.weights import (
     spec_from_dict,
     title,
 )
-from plusx.weights.family_load import disk_state, load_weights
+from plusx.weights.load import disk_state, load_weights
 from plusx.weights.timm_net import TimmSpec
 from plusx.weights.timm_spec import known_weights, timm_spec
 

@@ -169,9 +169,15 @@ class Preprocessing:
         return cls(size, resize, mean=mean, std=std, channels=channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :meth:`from_dict` gives an equal object back."""
+        """Plain JSON values; :meth:`from_dict` gives an equal object back.
+
+        ``reading`` is left out where it is the one that its absence means, so that what the first
+        release trained is written as it wrote it.
+        """
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return plain | {"reading": self.reading.to_dict()}
+        del plain["reading"]
+        old = self.reading == Reading.before_profiles()
+        return plain if old else plain | {"reading": self.reading.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:

@@ -24,6 +24,9 @@ def sharpest_stage(model: Classifier, size: int) -> int:
 
     At 224 pixels that is the last one, as in the paper; small images are read earlier. Where no
     stage is so fine, the first.
+
+    Raises:
+        UsageError: the network has no maps to read, as ``timm:NAME``, which is one block.
     """
     with torch.no_grad():
         was = model.training
@@ -32,6 +35,11 @@ def sharpest_stage(model: Classifier, size: int) -> int:
                             device=parameter.device, dtype=parameter.dtype)  # fmt: skip
         maps = list(model.eval().pyramid(blank).values())
         model.train(was)
+    if max(min(m.shape[2:]) for m in maps) == 1:
+        raise UsageError(
+            f"{model.spec.name}: its maps have one pixel, which shows no place in the image; "
+            "explain a network whose stages plusx knows (a residual net, VGG, cnn)"
+        )
     fine = [i for i, m in enumerate(maps) if min(m.shape[2:]) >= COARSEST]
     return fine[-1] if fine else 0
 

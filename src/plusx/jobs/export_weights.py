@@ -6,22 +6,22 @@ import json
 import os
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from safetensors.torch import save_file
 
 from plusx.atomic import replacing
 from plusx.errors import ArtifactError, PlusxError, UsageError
-from plusx.model import VARIANTS
-from plusx.model.variants import TIMM_NAMES
-from plusx.weights import architecture
+from plusx.model import TIMM_NAMES, VARIANTS, ResNetSpec
+from plusx.weights import architecture, title
 from plusx.weights.artifact import CONFIG, WEIGHTS, Artifact, load_artifact, read_config
+from plusx.weights.families import torchvision_state
 from plusx.weights.family_config import written_config
-from plusx.weights.family_load import disk_state
+from plusx.weights.files import write_tensors
+from plusx.weights.load import disk_state
 from plusx.weights.metadata import with_config
 
 KINDS = ("torchvision", "timm", "safetensors")
@@ -111,7 +111,7 @@ def _check_out(path: Path, kind: str, overwrite: bool) -> None:
 def _torchvision(artifact: Artifact, path: Path) -> Exported:
     spec = artifact.spec
     name = architecture(spec)
-    if not hasattr(torchvision.models, name):
+    if name not in torchvision.models.list_models(torchvision.models):
         raise UsageError(_cannot(artifact, "torchvision"))
     if spec.in_channels != 3:
         raise UsageError(
@@ -119,6 +119,8 @@ def _torchvision(artifact: Artifact, path: Path) -> Exported:
             "--as timm or --as safetensors"
         )
     state = disk_state(artifact.model)
+    if name.startswith("vgg"):
+        state = torchvision_state(state)
     _compare(artifact, state, name)
     with replacing(path) as beside:
         torch.save(state, beside)
@@ -142,10 +144,13 @@ def _compare(artifact: Artifact, state: dict[str, torch.Tensor], name: str) -> N
         peer = getattr(torchvision.models, name)(num_classes=artifact.spec.classes)
     try:
         peer.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise PlusxError(f"{artifact.path}: torchvision's {name} refuses it: {first}") from error
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    except RuntimeError:
+        raise UsageError(
+            f"--as torchvision: torchvision's {name} has other layers than {artifact.spec.name}; "
+            "use --as timm or --as safetensors"
+        ) from None
+    size = 64 if isinstance(artifact.spec, ResNetSpec) else artifact.spec.image_size
+    x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours, theirs = artifact.model(x), peer.eval()(x)
     if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(ours.abs().max())):
@@ -156,14 +161,14 @@ def _compare(artifact: Artifact, state: dict[str, torch.Tensor], name: str) -> N
 
 
 def _timm(artifact: Artifact, path: Path) -> Exported:
-    name = architecture(artifact.spec)
+    config = written_config(artifact.spec, artifact.classes, artifact.preprocessing)
+    name = str(config["architecture"])
     if name.startswith("plusx_"):
         raise UsageError(_cannot(artifact, "timm"))
     fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     fresh.mkdir()
     try:
-        save_file(disk_state(artifact.model), fresh / WEIGHTS, metadata={"format": "pt"})
-        config = written_config(artifact.spec, artifact.classes, artifact.preprocessing)
+        write_tensors(disk_state(artifact.model), fresh / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (fresh / CONFIG).write_text(text + "\n", encoding="utf-8")
         if path.exists():
@@ -182,7 +187,7 @@ def _safetensors(artifact: Artifact, path: Path) -> Exported:
     config = read_config(artifact.path / CONFIG)
     config["plusx"] = {**config["plusx"], "provenance": {}}  # the run's own business
     with replacing(path) as beside:
-        save_file(disk_state(artifact.model), beside, metadata=with_config(config))
+        write_tensors(disk_state(artifact.model), beside, metadata=with_config(config))
     return Exported(
         str(path), "safetensors", architecture(artifact.spec), path.stat().st_size,
         f"plusx train DATA --weights {path}",
@@ -193,16 +198,19 @@ def _safetensors(artifact: Artifact, path: Path) -> Exported:
 def _cannot(artifact: Artifact, library: str) -> str:
     """Why the library has no such network: the fields that differ from the nearest one it has."""
     spec = artifact.spec
+    if not architecture(spec).startswith("plusx_"):
+        return f"--as {library}: {library} has no {spec.name}; use --as timm or --as safetensors"
+    if not isinstance(spec, ResNetSpec):
+        kind = f"{title(spec)} like {spec.name}"
+        return f"--as {library}: {library} has no {kind}; use --as safetensors"
     nearest, differing = min(
-        ((name, _differing(spec, VARIANTS[name])) for name in TIMM_NAMES if name in VARIANTS),
+        ((name, _differing(spec, VARIANTS[name])) for name in TIMM_NAMES),
         key=lambda found: len(found[1]),
     )
-    if not differing:  # the network is there, but under this name only elsewhere
-        return f"--as {library}: {library} has no {nearest}; use --as timm or --as safetensors"
     said = []
     for field in sorted(differing, key=lambda one: one not in _WHY)[:4]:  # the telling ones first
-        ours = getattr(spec, field, None)
-        theirs = getattr(VARIANTS[nearest], field, None)
+        ours = getattr(spec, field)
+        theirs = getattr(VARIANTS[nearest], field)
         why = f" ({_WHY[field]})" if field in _WHY else ""
         said.append(f"{field}={ours!r} instead of {theirs!r}{why}")
     return (
@@ -211,8 +219,6 @@ def _cannot(artifact: Artifact, library: str) -> str:
     )
 
 
-def _differing(spec: Any, other: Any) -> list[str]:
-    if type(spec) is not type(other) or not is_dataclass(spec):
-        return ["architecture"]
+def _differing(spec: ResNetSpec, other: ResNetSpec) -> list[str]:
     names = [field.name for field in fields(spec) if field.name not in _FREE]
     return [name for name in names if getattr(spec, name) != getattr(other, name)]

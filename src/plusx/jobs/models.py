@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from plusx.errors import ArtifactError, PlusxError, UsageError
-from plusx.model import VARIANTS
+from plusx.errors import ArtifactError, PlusxError, UsageError, WeightsError
+from plusx.model import VARIANTS, ResNetSpec
 from plusx.model.classifier import Spec
 from plusx.model.counted import COUNTED
 from plusx.model.describe import Description, count, describe_network
 from plusx.model.published import PUBLISHED, Published, amount
-from plusx.weights import AUTO, BUNDLED, architecture, create, resolve_spec
+from plusx.weights import auto_weights, create, resolve_spec
 from plusx.weights.artifact import CONFIG, describe, find_artifact, read_config
 
 KINDS = ("imagenet", "cifar", "small")
@@ -138,8 +138,10 @@ def describe_model(
         SpecError: a SPEC.json, or a number, that cannot be built.
         ArtifactError: a folder without a model.
     """
-    spec = _spec(os.fspath(model))
-    asked = {"image_size": image_size, "in_channels": in_channels, "classes": classes}
+    spec = _spec(os.fspath(model), image_size)
+    asked = {"in_channels": in_channels, "classes": classes}
+    if isinstance(spec, ResNetSpec):  # which is the same network at every size
+        asked["image_size"] = image_size
     spec = spec.replace(**{key: value for key, value in asked.items() if value is not None})
     try:
         with torch.device("meta"):
@@ -180,14 +182,15 @@ def _is_name(word: str) -> bool:
     return True
 
 
-def _spec(model: str) -> Spec:
+def _spec(model: str, image_size: int | None) -> Spec:
     path = Path(model).expanduser()
     if not path.is_dir() or _is_name(model):
-        return resolve_spec(model)
+        return resolve_spec(model, image_size=image_size)
     folder = find_artifact(path)
     if folder is None:
         raise ArtifactError(f"{model}: no model there; give a run folder or the model folder in it")
-    return describe(read_config(folder / CONFIG), folder / CONFIG).spec
+    spec = describe(read_config(folder / CONFIG), folder / CONFIG).spec
+    return resolve_spec(spec, image_size=image_size)
 
 
 def _listed(name: str) -> Listed:
@@ -199,8 +202,11 @@ def _listed(name: str) -> Listed:
     return Listed(name, *numbers, spec.image_size, spec.classes, PUBLISHED.get(name), _auto(spec))
 
 
-def _auto(spec: Any) -> str | None:
-    return "bundled" if spec.name == BUNDLED else AUTO.get(architecture(spec))
+def _auto(spec: Spec) -> str | None:
+    try:
+        return auto_weights(spec)[0]
+    except WeightsError:
+        return None
 
 
 def _said(published: Published | None) -> dict[str, Any] | None:

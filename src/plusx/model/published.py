@@ -100,7 +100,7 @@ def amount(text: str) -> tuple[float, float]:
 
 
 def _vision(
-    paper: str, differs: str, params: str, macs: str, top1: float, of: str = "torchvision V2, 224"
+    paper: str, differs: str, params: str, macs: str, top1: float, of: str = "torchvision V1, 224"
 ) -> Published:
     return Published(paper, differs, _TORCHVISION, params, macs, top1, f"ImageNet-1k, {of}")
 
@@ -165,15 +165,15 @@ PUBLISHED: dict[str, Published] = {
     "resnet50c": _timm(_TRICKS, "resnet50 with a deep stem of three 3x3 (ResNet-C)",
                        "25.58 M", "4.35 G", 0.78016, "gluon_in1k, 224"),
     "resnext50_32x4d": _vision(_NEXT, "resnet50 with 32 groups of 4 channels in the 3x3",
-                               "25,028,904", "4.23 G", 0.81198),
+                               "25,028,904", "4.23 G", 0.81140, "timm a1h_in1k, 224"),
     "resnext101_32x8d": _vision(_NEXT, "resnet101 with 32 groups of 8 channels in the 3x3",
-                                "88,791,336", "16.414 G", 0.82834),
+                                "88,791,336", "16.414 G", 0.81990, "timm tv2_in1k, 176"),
     "resnext101_64x4d": _vision(_NEXT, "resnet101 with 64 groups of 4 channels in the 3x3",
-                                "83,455,272", "15.46 G", 0.83246, "torchvision V1, 224"),
+                                "83,455,272", "15.46 G", 0.82978, "timm tv_in1k, 224"),
     "wide_resnet50_2": _vision(_WIDE, "resnet50 with twice the channels in the 3x3",
-                               "68,883,240", "11.398 G", 0.81602),
+                               "68,883,240", "11.398 G", 0.81466, "timm racm_in1k, 224"),
     "wide_resnet101_2": _vision(_WIDE, "resnet101 with twice the channels in the 3x3",
-                                "126,886,696", "22.753 G", 0.82510),
+                                "126,886,696", "22.753 G", 0.80494, "timm tv2_in1k, 176"),
     "seresnet50": _timm(_SE, "resnet50 whose branches end in squeeze-and-excitation",
                         "28.09 M", "4.11 G", 0.80260, "ra2_in1k, 224"),
     "seresnet101": _timm(_SE, "resnet101 whose branches end in squeeze-and-excitation",
@@ -211,19 +211,19 @@ PUBLISHED: dict[str, Published] = {
     "plusx_small": Published("", "small, for images of 64 pixels; pools its last three stages",
                              ""),
     "vgg11": _vision(_VGG, "no shortcuts: 8 convolutions, max pools, 3 linear layers",
-                     "132,863,336", "7.609 G", 0.69020, "torchvision V1, 224"),
+                     "132,863,336", "7.609 G", 0.69020),
     "vgg11_bn": _vision(_VGG, "vgg11 with BatchNorm", "132,868,840", "7.609 G", 0.70370,
                         "torchvision V1, 224"),
     "vgg13": _vision(_VGG, "no shortcuts: 10 convolutions, max pools, 3 linear layers",
-                     "133,047,848", "11.308 G", 0.69928, "torchvision V1, 224"),
+                     "133,047,848", "11.308 G", 0.69928),
     "vgg13_bn": _vision(_VGG, "vgg13 with BatchNorm", "133,053,736", "11.308 G", 0.71586,
                         "torchvision V1, 224"),
     "vgg16": _vision(_VGG, "no shortcuts: 13 convolutions, max pools, 3 linear layers",
-                     "138,357,544", "15.47 G", 0.71592, "torchvision V1, 224"),
+                     "138,357,544", "15.47 G", 0.71592),
     "vgg16_bn": _vision(_VGG, "vgg16 with BatchNorm", "138,365,992", "15.47 G", 0.73360,
                         "torchvision V1, 224"),
     "vgg19": _vision(_VGG, "no shortcuts: 16 convolutions, max pools, 3 linear layers",
-                     "143,667,240", "19.632 G", 0.72376, "torchvision V1, 224"),
+                     "143,667,240", "19.632 G", 0.72376),
     "vgg19_bn": _vision(_VGG, "vgg19 with BatchNorm", "143,678,248", "19.632 G", 0.74218,
                         "torchvision V1, 224"),
     "cnn": Published("", "a simple network of convolutions, without shortcuts: the baseline",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plusx.weights.family_config import architecture
     from plusx.weights.foreign.reading import Reading
     from plusx.weights.network import Network, create, create_network, resolve_spec
-    from plusx.weights.sources import AUTO, BUNDLED
+    from plusx.weights.sources import AUTO, BUNDLED, auto_weights
 
 __all__ = [
     "AUTO",
@@ -26,6 +26,7 @@ __all__ = [
     "Network",
     "Reading",
     "architecture",
+    "auto_weights",
     "build",
     "create",
     "create_network",
@@ -48,6 +49,7 @@ _HOME = {
     "write_decision": "artifact",
     "Reading": "foreign.reading",
     "architecture": "family_config",
+    "auto_weights": "sources",
     "build": "families",
     "Network": "network",
     "create": "network",

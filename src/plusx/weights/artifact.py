@@ -18,9 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
 from plusx._version import __version__
 from plusx.atomic import replacing
 from plusx.data.preprocessing import Preprocessing
@@ -31,8 +28,8 @@ from plusx.model.classifier import Classifier, Spec
 from plusx.weights.families import build, spec_from_dict
 from plusx.weights.family_config import read_config as read_timm_config
 from plusx.weights.family_config import written_config
-from plusx.weights.family_load import disk_state, load_weights
-from plusx.weights.files import read_state, sha256_file
+from plusx.weights.files import read_state, sha256_file, write_tensors
+from plusx.weights.load import disk_state, load_weights
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -101,7 +98,7 @@ def save_artifact(
         fresh = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}"
         fresh.mkdir()
         try:
-            save_file(disk_state(model), fresh / WEIGHTS, metadata={"format": "pt"})
+            write_tensors(disk_state(model), fresh / WEIGHTS, metadata={"format": "pt"})
             digest = sha256_file(fresh / WEIGHTS)
             config = written_config(model.spec, classes, preprocessing)
             config["plusx"] = {
@@ -119,7 +116,7 @@ def save_artifact(
             _replace_folder(fresh, target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ArtifactError(f"{target}: cannot be written: {error}") from error
 
 

@@ -12,8 +12,8 @@ from plusx.errors import WeightsError
 from plusx.model import ResNetSpec
 from plusx.model.baselines import BASELINES, VGGSpec
 from plusx.model.classifier import Spec
-from plusx.weights import load, timm_config, timm_spec
-from plusx.weights.families import first_conv, written_name
+from plusx.weights import timm_config, timm_spec
+from plusx.weights.families import HEAD, first_conv, written_name
 from plusx.weights.timm_net import TimmSpec
 
 
@@ -92,7 +92,7 @@ def written_config(
             "pool_size": None,
             # Unnamed, a convolution for other than 3 channels is loaded as it is; see timm_config.
             "first_conv": first or None if spec.in_channels == 3 else None,
-            "classifier": written_name(spec, load.HEAD[0]).removesuffix(".weight"),
+            "classifier": written_name(spec, HEAD[0]).removesuffix(".weight"),
         },
     }
 

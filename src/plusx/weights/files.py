@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from plusx.errors import WeightsError
@@ -75,6 +76,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         state[name] = value.float() if value.is_floating_point() else value
     state.pop(AVERAGED, None)
     return state, notes
+
+
+def write_tensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """A ``.safetensors`` file that whoever may read this user's other files may read as well.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(dict(state), path, metadata=dict(metadata))  # which lets only the owner read
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)
 
 
 def sha256_file(path: Path) -> str:

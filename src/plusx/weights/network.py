@@ -18,9 +18,9 @@ from plusx.model.classifier import Classifier, Spec
 from plusx.model.spec import TRAINING_ONLY
 from plusx.weights.families import build, spec_from_json
 from plusx.weights.family_config import at_size, for_channels, usual_preprocessing
-from plusx.weights.family_load import load_weights, stated
 from plusx.weights.files import sha256_file
 from plusx.weights.foreign.reading import AS_IT_SAYS, Reading, read_weights
+from plusx.weights.load import load_weights, stated
 from plusx.weights.sources import BUNDLED, Source, find_source
 from plusx.weights.timm_net import PREFIX, TimmSpec
 from plusx.weights.timm_spec import resized, timm_spec

@@ -14,7 +14,7 @@ from plusx.errors import SpecError, WeightsError
 from plusx.model import TIMM_NAMES, VARIANTS, ResNetSpec
 from plusx.model.classifier import Spec
 from plusx.model.spec import TRAINING_ONLY
-from plusx.weights.names import disk_name, tongue_for
+from plusx.weights.families import HEAD, first_conv, written_name
 
 HARMLESS = (
     *("in_chans", "num_classes", "global_pool", "drop_rate", "drop_path_rate", "drop_block_rate"),
@@ -137,7 +137,9 @@ def timm_config(spec: Spec, classes: Sequence[str], preprocessing: Preprocessing
         args["layers"] = layers
     if args:
         config["model_args"] = args
-    first, classifier = _ends(spec)
+    first, classifier = (
+        written_name(spec, name).removesuffix(".weight") for name in (first_conv(spec), HEAD[0])
+    )
     config["pretrained_cfg"] = {
         **preprocessing.to_timm(),
         "fixed_input_size": False,
@@ -149,14 +151,3 @@ def timm_config(spec: Spec, classes: Sequence[str], preprocessing: Preprocessing
         "classifier": classifier,
     }
     return config
-
-
-def _ends(spec: Spec) -> tuple[str, str]:
-    """The modules on disk that timm changes for other channels and classes: first and last."""
-    if not isinstance(spec, ResNetSpec):
-        return "stem.conv", "head.fc"
-    tongue = tongue_for(spec.order, spec.stem, spec.shortcut)
-    first = "stem.start.conv1" if spec.stem == "deep" else "stem.conv"
-    names = (disk_name(f"{module}.weight", tongue) for module in (first, "head.fc"))
-    first, last = (name.removesuffix(".weight") for name in names)
-    return first, last

@@ -19,14 +19,16 @@ from plusx.model import ResNetSpec
 from plusx.model.classifier import Spec
 from plusx.model.spec_check import StrideSite
 from plusx.weights.artifact import Described
+from plusx.weights.families import HEAD
 from plusx.weights.files import KERAS_SUFFIXES, check_file, check_values, read_state, read_tensors
 from plusx.weights.foreign import keras
 from plusx.weights.foreign.h5 import read_keras
 from plusx.weights.foreign.shapes import first_name, spec_of
 from plusx.weights.foreign.table import Layout, Pixels
 from plusx.weights.foreign.tongues import NAMES, PLAIN, find_layout, sort
-from plusx.weights.load import HEAD, first_weight, internal_state
+from plusx.weights.load import first_weight, internal_state
 from plusx.weights.names import strip_prefixes
+from plusx.weights.recognise import nearest_state
 from plusx.weights.sources import Source
 
 CAFFE_MEAN = (123.675, 116.28, 103.53)
@@ -113,7 +115,8 @@ def read_weights(source: Source, asked: Spec | None, reading: Reading = AS_IT_SA
     layout = find_layout(list(keys.values()), reading.layout, source.origin)
     if layout is None:
         check_values(state, source.path)
-        named, source = _stated(source, asked, known, internal_state(state, known), reading)
+        named = nearest_state(state) if known is None else internal_state(state, known)
+        named, source = _stated(source, asked, known, named, reading)
         return _read(named, source, notes)
     named, dropped = sort(state, keys, layout, source.origin)
     if layout.pixels is None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from plusx.errors import PlusxError, WeightsMismatch
-from plusx.model import VARIANTS, ResNet, ResNetSpec, variant
+from plusx.model import ResNetSpec, variant
 from plusx.model.spec_check import StemKind, StrideSite
-from plusx.weights.load import FIRST, HEAD, looks_like
-from plusx.weights.names import OPTIONAL
+from plusx.weights.families import FIRST, HEAD
+from plusx.weights.recognise import depths_of, looks_like
 
 _STEMS: dict[int, StemKind] = {7: "7x7", 3: "3x3"}
 
@@ -53,37 +52,14 @@ def spec_of(
 
 
 def _found(state: Mapping[str, Tensor], stride: StrideSite) -> ResNetSpec:
-    """The first variant of the table that fits, else one that goes by pattern, else as found."""
-
-    def strides(spec: ResNetSpec) -> bool:
-        return spec.block == "basic" or spec.bottleneck_stride == stride
-
-    order = "pre" if "norm.norm.weight" in state else "post"
-    depths, shapes = _depths(state), _shapes(state)
-    for spec in VARIANTS.values():
-        if spec.depths == depths and spec.order == order and strides(spec):
-            with torch.device("meta"):
-                own = ResNet(spec).state_dict()
-            if _shapes(own) == shapes:
-                return spec
+    """The first known variant that fits, else a net as found."""
     # A backbone alone is recognised as well as a whole net: the head's shape does not count.
     whole = {name: torch.empty(0) for name in HEAD} | dict(state)
-    fits = [spec for name in looks_like(whole) if strides(spec := variant(name))]
-    return fits[0] if fits else _classic(state, stride)
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """What must agree: all but classes, channels and counters."""
-    free = {*HEAD, *FIRST}
-    return {k: v.shape for k, v in state.items() if k not in free and not k.endswith(OPTIONAL)}
-
-
-def _depths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    depths: dict[int, int] = {}
-    for name in state:
-        if found := re.fullmatch(r"stages\.(\d+)\.(\d+)\.residual\.conv1\.weight", name):
-            depths[int(found[1])] = max(depths.get(int(found[1]), 0), int(found[2]) + 1)
-    return tuple(depths[stage] for stage in sorted(depths))
+    for name in looks_like(whole):
+        spec = variant(name)
+        if spec.block == "basic" or spec.bottleneck_stride == stride:
+            return spec
+    return _classic(state, stride)
 
 
 def first_name(state: Mapping[str, Tensor]) -> str:
@@ -93,7 +69,7 @@ def first_name(state: Mapping[str, Tensor]) -> str:
 
 def _classic(state: Mapping[str, Tensor], stride: StrideSite) -> ResNetSpec:
     """Basic blocks or plain bottlenecks, whose widths the first convolutions tell."""
-    depths = _depths(state)
+    depths = depths_of(state)
     widths = [
         state[f"stages.{stage}.0.residual.conv1.weight"].shape[0] for stage in range(len(depths))
     ]
