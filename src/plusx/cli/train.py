@@ -91,6 +91,13 @@ def train(
     folds: Annotated[
         int, typer.Option(help="Also train K times for out-of-fold figures (0: don't).")
     ] = 0,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            help="Promises, such as precision=0.95 or sensitivity:CLASS=0.95 "
+            "[default: sets=0.9,unknown=0.05]."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -16,6 +16,7 @@ from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split
 from plusx.data.classes import quoted
 from plusx.data.records import Targets, target_array
 from plusx.errors import DataError, MissingExtra, UsageError
+from plusx.evaluate.deciding import Wish
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
@@ -117,6 +118,7 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
     if listing.task == "multi":
         _check_marks(listing, talk)
+    _check_wish(options, listing)
     if listing.ignored:
         talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
     for name in listing.classes:
@@ -150,6 +152,15 @@ def prepare(options: TrainOptions, talk: Talk) -> Setup:
         hardware=hardware,
         threads=options.threads or cpu_count(),
     )
+
+
+def _check_wish(options: TrainOptions, listing: Listing) -> None:
+    if options.decide is not None and listing.task == "multi":
+        raise UsageError(
+            f"--decide {options.decide!r}: several labels an image have a threshold for each class "
+            "and no other decision; leave it out"
+        )
+    Wish.parse(options.decide).check(listing.classes)
 
 
 def check_learnable(listing: Listing, marks: NDArray[np.bool_]) -> None:
