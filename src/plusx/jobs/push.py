@@ -13,7 +13,7 @@ from typing import Any
 
 from plusx.errors import ArtifactError, UsageError
 from plusx.weights.artifact import CARD, CONFIG, WEIGHTS, find_artifact, read_config, verify_weights
-from plusx.weights.decision_file import DECISION
+from plusx.weights.decision_file import verify_bank
 from plusx.weights.files import sha256_file
 from plusx.weights.upload import Remote, check_login, look, send
 
@@ -126,8 +126,9 @@ def _files(folder: Path) -> dict[str, Path | bytes]:
         WEIGHTS: folder / WEIGHTS,
         CONFIG: f"{text}\n".encode(),
     }
-    if (folder / DECISION).is_file():
-        files[DECISION] = folder / DECISION
+    own = read_config(folder / CONFIG)["plusx"]
+    if (bank := verify_bank(own.get("decision", {}), folder / CONFIG)) is not None:
+        files[bank.name] = bank
     try:
         if card := (folder / CARD).read_bytes():
             files[CARD] = card

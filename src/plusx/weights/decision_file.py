@@ -40,6 +40,28 @@ def save_bank(folder: Path, decision: Decision) -> dict[str, Any]:
     return values
 
 
+def verify_bank(values: Mapping[str, Any], config: Path) -> Path | None:
+    """The file of features beside ``config``, which must be the one that its decision was written
+    for; None where there is none.
+
+    Raises:
+        ArtifactError: it is another, or cannot be read.
+    """
+    wanted, path = values.get(_HASH), config.parent / DECISION
+    if wanted is None:
+        return None
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
+    if digest != wanted:
+        raise ArtifactError(
+            f"{path}: is not the file that {config.name} was written for (SHA-256 "
+            f"{digest[:12]}... instead of {str(wanted)[:12]}...); {_REMEDY}"
+        )
+    return path
+
+
 def read_decision(values: Any, spec: Spec, config: Path) -> Decision:
     """The decision for a network, from the values in ``config`` and the file beside it.
 
@@ -48,8 +70,8 @@ def read_decision(values: Any, spec: Spec, config: Path) -> Decision:
     """
     if not isinstance(values, Mapping):
         raise ArtifactError(f"{config}: its decision is no JSON object; {_REMEDY}")
-    path, digest = config.parent / DECISION, values.get(_HASH)
-    bank = None if digest is None else _bank(path, digest)
+    path = verify_bank(values, config)
+    bank = None if path is None else _bank(path)
     plain = {key: value for key, value in values.items() if key != _HASH}
     try:
         decision = Decision.from_dict(plain, spec.classes, bank=bank)
@@ -63,16 +85,8 @@ def read_decision(values: Any, spec: Spec, config: Path) -> Decision:
     return decision
 
 
-def _bank(path: Path, wanted: object) -> npt.NDArray[np.float16]:
+def _bank(path: Path) -> npt.NDArray[np.float16]:
     try:
-        digest = sha256_file(path)
-        if digest != wanted:
-            raise ArtifactError(
-                f"{path}: is not the file that config.json was written for (SHA-256 "
-                f"{digest[:12]}... instead of {str(wanted)[:12]}...); {_REMEDY}"
-            )
         return load_file(path)["bank"].astype(np.float16)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
-    except (SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         raise ArtifactError(f"{path}: holds no features ({error}); {_REMEDY}") from error
