@@ -68,7 +68,7 @@ def test_images_of_something_else_are_unknown() -> None:
 
 def test_precision_and_sensitivity_are_kept_on_other_images() -> None:
     right, found = [], []
-    wish = Wish.parse("precision=0.9,sensitivity:bee=0.9,sets=none,unknown=none")
+    wish = Wish.parse("precision=0.85,sensitivity:bee=0.9,sets=none,unknown=none")
     for seed in range(20):
         decision, why = fit_decision(predictions(300, seed=seed), wish, bank=None)
         assert not why
@@ -76,11 +76,11 @@ def test_precision_and_sensitivity_are_kept_on_other_images() -> None:
         fresh = predictions(600, seed=500 + seed)
         said = worth([(decision, judged(fresh, decision))], before=False)
         found.append(said["favoured"]["sensitivity"]["value"])
-        alone = fit_decision(predictions(300, seed=seed), Wish(precision=0.9), bank=None)[0]
+        alone = fit_decision(predictions(300, seed=seed), Wish(precision=0.85), bank=None)[0]
         said = worth([(alone, judged(fresh, alone))], before=False)
         right.append(said["answered"]["accuracy"]["value"])
         assert said["answered"]["coverage"]["value"] < 1
-    assert np.mean(right) >= 0.9
+    assert np.mean(right) >= 0.85
     assert 0.87 < np.mean(found) < 0.93
 
 

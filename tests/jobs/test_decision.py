@@ -15,6 +15,7 @@ from PIL import Image
 
 import plusx
 from plusx import Run
+from plusx.jobs.evaluate import evaluate
 from plusx.jobs.talk import Talk
 from plusx.weights import load_artifact
 
@@ -114,7 +115,7 @@ def test_the_command_line_says_unknown(
 def test_evaluate_says_what_is_answered(
     trained: Run, data: Path, command: Callable[..., Any]
 ) -> None:
-    found = plusx.evaluate(trained.path, data, split="test", talk=Talk(quiet=True)).to_json()
+    found = evaluate(trained.path, data, split="test", talk=Talk(quiet=True)).to_json()
     stated = trained.metrics["decision"]
     for part in ("answered", "unknown", "sets", "calibration"):
         assert found["decision"][part] == stated[part]
@@ -192,8 +193,10 @@ def test_few_images_are_said(
 def test_wishes_that_cannot_be_are_refused_before_training(
     photos: Path, tiny_weights: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
-    for wish, words in (("precision=2", "share between 0 and 1"),
-                        ("sensitivity:x=0.9", "no class 'x'; there are: across, upright")):  # fmt: skip
+    for wish, words in (
+        ("precision=2", "share between 0 and 1"),
+        ("sensitivity:x=0.9", "no class 'x'; there are: across, upright"),
+    ):
         said = command("train", photos, "--weights", tiny_weights, "--decide", wish,
                        "--out", tmp_path / "run")  # fmt: skip
         assert words in said.error
