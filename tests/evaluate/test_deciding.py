@@ -66,21 +66,33 @@ def test_images_of_something_else_are_unknown() -> None:
     assert not decision.settle(other.probabilities, None).unknown.any()
 
 
-def test_precision_and_sensitivity_are_kept_on_other_images() -> None:
-    right, found = [], []
-    wish = Wish.parse("precision=0.85,sensitivity:bee=0.9,sets=none,unknown=none")
+def test_a_promised_precision_is_kept_on_other_images() -> None:
+    """About one image in four is wrong, so that a sixth of the calibrations cannot promise it."""
+    kept = []
+    for seed in range(20):
+        decision, why = fit_decision(predictions(300, seed=seed), Wish(precision=0.85), bank=None)
+        if why:
+            assert "ask for less" in why[0]
+            continue
+        fresh = judged(predictions(600, seed=500 + seed), decision)
+        answered = worth([(decision, fresh)], before=False)["answered"]
+        assert 0 < answered["coverage"]["value"] < 0.9
+        kept.append(answered["accuracy"]["value"])
+    assert len(kept) >= 14
+    assert np.mean(kept) >= 0.85
+
+
+def test_a_promised_sensitivity_is_kept_on_other_images() -> None:
+    wish = Wish.parse("sensitivity:bee=0.9,sets=none,unknown=none")
+    found = []
     for seed in range(20):
         decision, why = fit_decision(predictions(300, seed=seed), wish, bank=None)
         assert not why
         assert decision.sets is decision.unknown is None
-        fresh = predictions(600, seed=500 + seed)
-        said = worth([(decision, judged(fresh, decision))], before=False)
-        found.append(said["favoured"]["sensitivity"]["value"])
-        alone = fit_decision(predictions(300, seed=seed), Wish(precision=0.85), bank=None)[0]
-        said = worth([(alone, judged(fresh, alone))], before=False)
-        right.append(said["answered"]["accuracy"]["value"])
-        assert said["answered"]["coverage"]["value"] < 1
-    assert np.mean(right) >= 0.85
+        fresh = judged(predictions(600, seed=500 + seed), decision)
+        said = worth([(decision, fresh)], before=False)["favoured"]
+        assert said["class"] == "bee"
+        found.append(said["sensitivity"]["value"])
     assert 0.87 < np.mean(found) < 0.93
 
 
