@@ -27,8 +27,9 @@ from sklearn.metrics import roc_auc_score
 
 from plusx.evaluate import Predictions
 from plusx.evaluate.calibration import calibrate
-from plusx.evaluate.deciding import Wish, fit_decision, judged, worth
+from plusx.evaluate.deciding import fit_decision, judged, worth
 from plusx.evaluate.intervals import wilson
+from plusx.evaluate.wish import Wish
 from plusx.fit.probe import Head, fit_probe
 
 ROOT = Path(os.environ.get("PLUSX_TEST_DATA", "."), "data")

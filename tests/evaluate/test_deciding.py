@@ -12,8 +12,9 @@ import pytest
 from plusx.decide import Decision
 from plusx.errors import UsageError
 from plusx.evaluate import Predictions
-from plusx.evaluate.deciding import Wish, cross_parts, fit_decision, judged, worth
+from plusx.evaluate.deciding import cross_parts, fit_decision, judged, worth
 from plusx.evaluate.selection import figure_then_nll
+from plusx.evaluate.wish import Wish
 
 CLASSES = ("ant", "bee", "wasp")
 

@@ -21,7 +21,8 @@ from plusx.data import Listing, Sample, Task, groups_of
 from plusx.data.records import target_array
 from plusx.errors import PlusxError
 from plusx.evaluate import SCHEMA_VERSION, Predictions, evaluate, to_json
-from plusx.evaluate.deciding import Part, Wish, cross_parts, half_part, worth
+from plusx.evaluate.deciding import Part, cross_parts, half_part, worth
+from plusx.evaluate.wish import Wish
 from plusx.fit.choice import Winner
 from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows

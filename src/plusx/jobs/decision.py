@@ -14,8 +14,9 @@ from plusx.data import Sample
 from plusx.data.records import target_array
 from plusx.decide import USUAL, Decision
 from plusx.evaluate import Predictions
-from plusx.evaluate.deciding import Wish, fit_decision, judged
+from plusx.evaluate.deciding import fit_decision, judged
 from plusx.evaluate.thresholds import FEWEST, few
+from plusx.evaluate.wish import Wish
 from plusx.fit.rows import sample
 from plusx.fit.trunk import ActivationStore, Rows
 from plusx.jobs.fitting import Fitted

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from plusx.data.ordered import MOST_THREADS
 from plusx.data.reading import Limits, Reading, parse_bands, parse_colour, parse_range
 from plusx.errors import UsageError
-from plusx.evaluate.deciding import Wish
+from plusx.evaluate.wish import Wish
 
 
 @dataclass(frozen=True)

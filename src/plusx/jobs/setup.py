@@ -16,7 +16,7 @@ from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split
 from plusx.data.classes import quoted
 from plusx.data.records import Targets, target_array
 from plusx.errors import DataError, MissingExtra, UsageError
-from plusx.evaluate.deciding import Wish
+from plusx.evaluate.wish import Wish
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr

@@ -17,8 +17,8 @@ from plusx._version import __version__
 from plusx.data import folds, split_listing
 from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions
-from plusx.evaluate.deciding import Wish
 from plusx.evaluate.selection import figure_then_nll
+from plusx.evaluate.wish import Wish
 from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
 from plusx.jobs.card import model_card
 from plusx.jobs.decision import decide, score
