@@ -7,21 +7,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
 from plusx.data.records import Task, target_array
 from plusx.data.remarks import Remarks
-from plusx.engines import Engine, TorchEngine
+from plusx.decide import Answers, log_probabilities
+from plusx.engines import Engine, Outputs, TorchEngine
 from plusx.errors import DataError, UnreadableImage
-from plusx.evaluate import Predictions, log_probabilities
+from plusx.evaluate import Predictions
 from plusx.evaluate.thresholds import decided
 from plusx.runtime import cpu_count, forward_batch, resolve_device, resolve_precision
 from plusx.weights import Artifact, load_artifact
 
 PathLike = str | os.PathLike[str]
+
+_LARGEST = 65_504.0  # of float16
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +39,30 @@ class Prediction:
         probabilities: (K,) float32; they sum to 1 (task single), or each class's own (task multi).
         marks: (K,) bool, which classes the image has by the model's thresholds (task multi); None
             for task single.
+        called: index of the class to answer, where it is not the most probable one because another
+            is favoured; else None.
+        sure: whether the answer is as probable as the model's promise needs.
+        unknown: whether nothing like the image was trained on.
+        unknown_score: how far it is from all training images, 0..2; None where the model has no
+            such score.
+        set: the classes that it may be, with the coverage that the model promises, perhaps none;
+            None where the model promises none.
     """
 
     path: str
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     marks: npt.NDArray[np.bool_] | None = None
+    called: int | None = None
+    sure: bool = True
+    unknown: bool = False
+    unknown_score: float | None = None
+    set: tuple[str, ...] | None = None
+
+    @property
+    def decision(self) -> Literal["answer", "unsure", "unknown"]:
+        """Whether to take ``label`` for an answer."""
+        return "unknown" if self.unknown else "answer" if self.sure else "unsure"
 
     @property
     def task(self) -> Task:
@@ -48,21 +71,25 @@ class Prediction:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The image's classes: the most probable one (single), or all that reach their threshold,
-        which may be none (multi)."""
+        """The image's classes: ``label`` (single), or all that reach their threshold, which may be
+        none (multi)."""
         if self.marks is None:
             return (self.label,)
         return tuple(self.classes[i] for i in np.flatnonzero(self.marks))
 
     @property
     def label(self) -> str:
-        """The most probable class, whether or not it reaches a threshold."""
-        return self.classes[int(self.probabilities.argmax())]
+        """The most probable class (or one that is favoured), whether or not it is an answer."""
+        return self.classes[self._index]
 
     @property
     def probability(self) -> float:
         """Its probability, 0..1."""
-        return float(self.probabilities.max())
+        return float(self.probabilities[self._index])
+
+    @property
+    def _index(self) -> int:
+        return int(self.probabilities.argmax()) if self.called is None else self.called
 
     def top(self, n: int) -> list[tuple[str, float]]:
         """The ``n`` most probable classes with their probabilities, best first."""
@@ -72,7 +99,8 @@ class Prediction:
     def __repr__(self) -> str:
         if self.marks is not None:
             return f"Prediction({self.path!r}: {list(self.labels)!r})"
-        return f"Prediction({self.path!r}: {self.label!r} {self.probability:.3f})"
+        but = "" if self.decision == "answer" else f" {self.decision}"
+        return f"Prediction({self.path!r}: {self.label!r} {self.probability:.3f}{but})"
 
 
 class Predictor:
@@ -84,9 +112,12 @@ class Predictor:
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto`` (the fastest).
         batch_size: images per forward; by default 8 on a CPU, else 64.
         threads: for decoding; by default one a core.
+        decide: False to take every most probable class for the answer; probabilities stay
+            calibrated, and with several labels an image the thresholds stay.
 
     Attributes:
         classes: K names.
+        decision: what turns logits into an answer.
         remarks: what a person should be told about the images read so far.
 
     Raises:
@@ -102,9 +133,11 @@ class Predictor:
         precision: str = "float32",
         batch_size: int | None = None,
         threads: int | None = None,
+        decide: bool = True,
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
-        self.classes, self.task, self.decision = loaded.classes, loaded.task, loaded.decision
+        self.classes, self.task = loaded.classes, loaded.task
+        self.decision = loaded.decision if decide else loaded.decision.without_deciding()
         self.remarks = Remarks()
         self._read = plain_reader(loaded.preprocessing, self.remarks)
         where = resolve_device(device)
@@ -131,53 +164,91 @@ class Predictor:
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
         """Answers one by one, memory flat; unreadable images as ``BadImage``."""
-        for read, logits, bad in self._batches(samples):
-            probabilities = np.exp(log_probabilities(logits, self.task)).astype(np.float32)
-            marks = self.decision.marks(probabilities) if self.task == "multi" else None
-            for i, (sample, row) in enumerate(zip(read, probabilities, strict=True)):
-                yield Prediction(
-                    sample.path, self.classes, row, None if marks is None else marks[i]
-                )
+        for read, found, bad in self._batches(samples):
+            logits, features = found.logits.numpy(), found.features.numpy()
+            if self.task == "multi":
+                shares = np.exp(log_probabilities(logits, "multi")).astype(np.float32)
+                marks = self.decision.marks(shares)
+                for sample, row, own in zip(read, shares, marks, strict=True):
+                    yield Prediction(sample.path, self.classes, row, own)
+            elif read:
+                shares, answers = self.decision.apply(logits, features)
+                for i, (sample, row) in enumerate(zip(read, shares, strict=True)):
+                    yield _prediction(sample.path, self.classes, row, answers, i)
             yield from bad
 
     def predictions(
-        self, samples: Sequence[Sample], *, tick: Callable[[int], None] = lambda n: None
+        self,
+        samples: Sequence[Sample],
+        *,
+        features: bool = False,
+        tick: Callable[[int], None] = lambda n: None,
     ) -> tuple[Predictions, list[BadImage]]:
-        """Labelled images, whose targets index ``classes``, as ``Predictions``; of task multi with
-        the classes that the model's thresholds give each.
+        """Labelled images, whose targets index ``classes``, as ``Predictions``: calibrated, and of
+        task multi with the classes that the model's thresholds give each.
+
+        Args:
+            samples: the images.
+            features: keep the pooled vectors, too, as float16.
+            tick: called with the number of images done since the last call.
 
         Raises:
             DataError: none of them can be read.
         """
         kept: list[Sample] = []
         logits: list[npt.NDArray[np.float32]] = []
+        vectors: list[npt.NDArray[np.float16]] = []
         failed: list[BadImage] = []
-        for read, answers, bad in self._batches(samples):
+        for read, found, bad in self._batches(samples):
             kept += read
-            logits.append(answers)
+            logits.append(self.decision.temper(found.logits.numpy()))
+            if features and read:
+                vectors.append(found.features.clamp(-_LARGEST, _LARGEST).numpy().astype(np.float16))
             failed += bad
             tick(len(read) + len(bad))
         if not kept:
             raise DataError(f"none of the {len(failed)} images can be read")
-        found = Predictions(
+        whole = Predictions(
             logits=np.concatenate(logits),
             targets=target_array(kept, len(self.classes), self.task),
             paths=tuple(sample.path for sample in kept),
             classes=self.classes,
             task=self.task,
             groups=groups_of(kept),
+            features=np.concatenate(vectors) if vectors else None,
         )
-        return decided(found, self.decision) if self.task == "multi" else found, failed
+        return decided(whole, self.decision) if self.task == "multi" else whole, failed
 
     def _batches(
         self, samples: Iterable[Sample]
-    ) -> Iterator[tuple[list[Sample], npt.NDArray[np.float32], list[BadImage]]]:
-        """The samples of each batch that could be read, their logits (N, K), and the bad ones."""
+    ) -> Iterator[tuple[list[Sample], Outputs, list[BadImage]]]:
+        """The samples of each batch that could be read, their outputs, and the bad ones."""
         loading, listed = tee(samples)
         size = self._batch_size
         for batch in load_batches(loading, self._read, batch_size=size, threads=self._threads):
             given = list(islice(listed, size))
-            logits = np.empty((0, len(self.classes)), np.float32)
             if len(batch.images):
-                logits = self._engine.run(batch.images).logits.numpy()
-            yield [given[i % size] for i in batch.index.tolist()], logits, batch.bad
+                found = self._engine.run(batch.images)
+            else:
+                found = Outputs(torch.empty(0, len(self.classes)), torch.empty(0, 0))
+            yield [given[i % size] for i in batch.index.tolist()], found, batch.bad
+
+
+def _prediction(
+    path: str,
+    classes: tuple[str, ...],
+    probabilities: npt.NDArray[np.float32],
+    answers: Answers,
+    i: int,
+) -> Prediction:
+    called, sets, scores = int(answers.called[i]), answers.sets, answers.scores
+    return Prediction(
+        path,
+        classes,
+        probabilities,
+        called=None if called == int(probabilities.argmax()) else called,
+        sure=bool(answers.sure[i]),
+        unknown=bool(answers.unknown[i]),
+        unknown_score=None if scores is None else float(scores[i]),
+        set=None if sets is None else tuple(classes[k] for k in np.flatnonzero(sets[i])),
+    )

@@ -12,6 +12,7 @@ import torch
 
 from plusx import Predictions
 from plusx.data import read_image
+from plusx.evaluate.calibration import fit_temperature
 from plusx.jobs.assess import assess
 from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
@@ -62,17 +63,22 @@ def test_halves_are_swapped(
     val = [setup.listing.samples[p].path for p in fitted.positions["val"]]
     assert len(rows) == len(judged) == len(val)
     for half, other in ((halves[0], halves[1]), (halves[1], halves[0])):
-        paths = [val[row] for row in half.rows]
+        paths, theirs = ([val[row] for row in winner.rows] for winner in (half, other))
         fitted.take(other.state)
+        labels = {s.path: s.target for s in setup.listing.samples}
+        targets = np.array([labels[path] for path in theirs])
+        temperature = fit_temperature(direct(setup, fitted, theirs), targets)
         np.testing.assert_allclose(
-            judged.logits[[rows[path] for path in paths]], direct(setup, fitted, paths),
-            rtol=1e-3, atol=1e-3,
+            judged.logits[[rows[path] for path in paths]],
+            direct(setup, fitted, paths) / temperature, rtol=1e-3, atol=1e-3,
         )  # fmt: skip
     fitted.take(best.state)
     saved = Predictions.load(run / "predictions" / "val.npz")
+    assert saved.features is None
     np.testing.assert_allclose(
-        saved.logits, direct(setup, fitted, list(saved.paths)), rtol=1e-3, atol=1e-3
-    )
+        saved.logits * fitted.decision.temperature, direct(setup, fitted, list(saved.paths)),
+        rtol=1e-3, atol=1e-3,
+    )  # fmt: skip
 
 
 def test_the_headline_of_a_fine_tuned_network_is_never_the_probes(

@@ -145,3 +145,24 @@ def test_without_figures_it_says_so() -> None:
     assert "run `plusx evaluate` on images of your own" in text
     assert "Nothing is recorded about the training." in text
     assert ModelCard(text).data.eval_results is None
+
+
+def test_says_what_it_makes_of_other_images_and_whether_it_is_calibrated() -> None:
+    error = {name: {"ece": {"value": v, "low": 0, "high": 1}}
+             for name, v in (("before", 0.084), ("after", 0.013))}  # fmt: skip
+    decision = {
+        "ships": {"temperature": 1.4, "unknown": {"false_reject": 0.05, "bank": [243, 2048]}},
+        "split": "test", "role": "report", "n": 153, "calibration": error,
+        "unknown": {"promised": 0.05, "share": {"value": 0.039, "low": 0.018, "high": 0.083}},
+    }  # fmt: skip
+    text = card(metrics=METRICS | {"decision": decision})
+    assert "It always answers" not in text
+    assert "so are about 5% of images of its own classes (measured: 3.9%, 1.8% to 8.3%)" in text
+    assert "the features (2,048 numbers each) of 243 training images: no picture" in text
+    assert "off by 1.3% on average (8.4% before), measured on 153 images of test" in text
+    ships = {"ships": {"temperature": 1.4}}
+    assert "and not measured on other images" in card(metrics=METRICS | {"decision": ships})
+    for nothing in ({"ships": {}}, None):
+        text = card(metrics=METRICS | {"decision": nothing})
+        assert "It always answers with one of its 2 classes" in text
+        assert "has not been calibrated" in text

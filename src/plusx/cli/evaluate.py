@@ -43,7 +43,7 @@ def evaluate(
     """Score a run on labelled images, classes matched by name; the run is not changed."""
     from pathlib import Path
 
-    from plusx.cli.words import figure
+    from plusx.cli.words import deciding, figure
     from plusx.jobs.evaluate import evaluate as job
     from plusx.jobs.run import write_json
 
@@ -66,6 +66,8 @@ def evaluate(
         for name, value in found["figures"].items():
             if value is not None and name != "nll":
                 print(f"{name:<22} {figure(value)}")
+        for line in deciding(found["decision"] or {}):
+            print(line)
         _classes(found)
     if out is not None:  # after the figures were shown: a full disk shall not cost them
         write_json(Path(out), found)

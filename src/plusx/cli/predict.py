@@ -13,6 +13,7 @@ Examples:
   plusx predict runs/photos-1 x.jpg
   plusx predict runs/photos-1 new/ --out new.csv
   plusx predict runs/photos-1 'new/*.png' --out new.parquet --top 3
+  plusx predict runs/photos-1 new/ --no-decide
 """
 
 
@@ -33,6 +34,9 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(min=1, help="For decoding [default: one a core].")
     ] = None,
+    no_decide: Annotated[
+        bool, typer.Option("--no-decide", help="Always answer: no unknown, no unsure, no sets.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on the terminal.")] = False,
 ) -> None:
     """Classify images; unreadable ones are listed and skipped (exit code 1)."""
@@ -46,7 +50,12 @@ def predict(
 
     samples = unlabelled(images)  # complains about a wrong name before the model is loaded
     predictor = Predictor(
-        run, device=device, precision=precision, batch_size=batch_size, threads=threads
+        run,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        threads=threads,
+        decide=not no_decide,
     )
     layout = layout_of(predictor, top)
     bad: list[BadImage] = []
@@ -62,7 +71,7 @@ def predict(
         print(f"unreadable: {item.path}: {item.reason}", file=sys.stderr)
 
     talk = Talk()
-    count = 0
+    count, silent = 0, {"unknown": 0, "unsure": 0}
     target = nullcontext(show) if out is None else predictions_file(Path(out), layout)
     with target as opened, talk.counting("predicting", shown=out is not None) as tick:
         write: Write = opened
@@ -72,13 +81,18 @@ def predict(
             else:
                 write(answer)
                 count += 1
+                if answer.decision != "answer":
+                    silent[answer.decision] += 1
             tick(1, "")
     for line in predictor.remarks.lines():
         talk.note(line)
     if out is not None:
         if as_json:
-            print(json.dumps({"out": out, "predicted": count, "unreadable": len(bad)}))
+            found = {"out": out, "predicted": count, **silent, "unreadable": len(bad)}
+            print(json.dumps(found))
         else:
-            print(f"{count} predictions in {out}" + (f", {len(bad)} unreadable" if bad else ""))
+            numbers = silent | {"unreadable": len(bad)}
+            more = "".join(f", {n} {what}" for what, n in numbers.items() if n)
+            print(f"{count} predictions in {out}{more}")
     if bad:
         raise typer.Exit(1)

@@ -97,6 +97,13 @@ def train(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails/--no-thumbnails", help="Show images in the report.")
     ] = True,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            help="Promises, such as precision=0.95 or sensitivity:CLASS=0.95 "
+            "[default: sets=0.9,unknown=0.05]."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",

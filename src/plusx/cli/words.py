@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 def figure(value: Mapping[str, float] | None) -> str:
@@ -11,3 +12,22 @@ def figure(value: Mapping[str, float] | None) -> str:
         return "-"
     low, high = 100 * value["low"], 100 * value["high"]
     return f"{100 * value['value']:.1f}% (95% interval {low:.1f}-{high:.1f})"
+
+
+def deciding(worth: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about what a decision is worth, as ``plusx.evaluate.deciding.worth`` states it."""
+    if answered := worth.get("answered"):
+        yield f"{'answered':<22} {figure(answered['coverage'])} of the images"
+        yield f"{'right when answered':<22} {figure(answered['accuracy'])}"
+    if unknown := worth.get("unknown"):
+        promised = f"{100 * unknown['promised']:g}% was promised"
+        yield f"{'called unknown':<22} {figure(unknown['share'])}  ({promised})"
+    if favoured := worth.get("favoured"):
+        yield f"{'sensitivity':<22} {figure(favoured['sensitivity'])} of {favoured['class']}"
+    if sets := worth.get("sets"):
+        promised = f"{100 * sets['promised']:g}% was promised"
+        yield f"{'class in its set':<22} {figure(sets['coverage'])}  ({promised})"
+        yield f"{'classes in a set':<22} {sets['mean_size']['value']:.2f}"
+    if calibration := worth.get("calibration"):
+        before, after = (calibration[when]["ece"]["value"] for when in ("before", "after"))
+        yield f"{'calibration error':<22} {after:.3f} ({before:.3f} before calibration)"

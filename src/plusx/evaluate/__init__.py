@@ -5,7 +5,7 @@ from __future__ import annotations
 from plusx.evaluate.intervals import Figure
 from plusx.evaluate.metrics import ClassFigures, Evaluation, evaluate
 from plusx.evaluate.plots import SCORES, class_f1, confusion_matrix, learning_curves
-from plusx.evaluate.predictions import Predictions, log_probabilities, log_softmax
+from plusx.evaluate.predictions import Predictions
 from plusx.evaluate.report_figures import SCHEMA_VERSION, to_json
 
 __all__ = [
@@ -19,7 +19,5 @@ __all__ = [
     "confusion_matrix",
     "evaluate",
     "learning_curves",
-    "log_probabilities",
-    "log_softmax",
     "to_json",
 ]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from plusx.decide import log_softmax
 from plusx.errors import DataError
 from plusx.evaluate.intervals import Figure, Floats, bootstrap_mean, group_numbers
-from plusx.evaluate.predictions import Predictions, log_softmax
+from plusx.evaluate.predictions import Predictions
 from plusx.evaluate.selection import halves
 
 FEWEST = 20

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from plusx.decide import log_softmax
 from plusx.errors import UsageError
-from plusx.evaluate.predictions import log_softmax
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.atomic import replacing
+from plusx.decide import log_probabilities
 from plusx.errors import DataError, UsageError
 
 Task = Literal["single", "multi"]
@@ -26,7 +27,8 @@ class Predictions:
     """Logits, targets and names of N images over K classes.
 
     Attributes:
-        logits: (N, K) float32, before softmax (single) or sigmoid (multi); all finite.
+        logits: (N, K) float32, before softmax (single; a temperature has divided them) or sigmoid
+            (multi); all finite.
         targets: (N,) int64 in 0..K-1, -1 where unlabelled (single); (N, K) bool (multi).
         paths: N file names, in the order of the rows.
         classes: K distinct class names, in the order of the columns.
@@ -186,22 +188,6 @@ class Predictions:
             raise DataError(
                 f"{path}: not a predictions file that can be read ({error}); write it anew"
             ) from error
-
-
-def log_probabilities(logits: npt.NDArray[np.floating], task: Task) -> npt.NDArray[np.float64]:
-    """(N, K) -> (N, K) float64 logarithm of the softmax over classes (single) or of each class's
-    sigmoid (multi), without overflow or underflow."""
-    if task == "multi":
-        return -np.logaddexp(0.0, -logits.astype(np.float64))
-    return log_softmax(logits)
-
-
-def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """(N, K) -> (N, K) float64 logarithm of the softmax over classes, without overflow."""
-    wide = logits.astype(np.float64)
-    shifted: npt.NDArray[np.float64] = wide - wide.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
 
 
 def _as_rows(index: Array | Sequence[int], size: int) -> npt.NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,19 @@ from plusx.data import Listing, Sample, Task, groups_of
 from plusx.data.records import target_array
 from plusx.errors import PlusxError
 from plusx.evaluate import SCHEMA_VERSION, Predictions, evaluate, to_json
-from plusx.evaluate.thresholds import best_thresholds, cross_decided, decided
-from plusx.fit.choice import Choice, Winner
+from plusx.evaluate.deciding import Part, cross_parts, half_part, worth
+from plusx.evaluate.wish import Wish
+from plusx.fit.choice import Winner
 from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows
-from plusx.jobs.decision import score, score_and_decide
+from plusx.jobs.decision import (
+    Features,
+    decide,
+    score,
+    stated,
+    training_features,
+    wants_features,
+)
 from plusx.jobs.fitting import Fitted
 from plusx.jobs.material import Material
 from plusx.jobs.setup import Setup, class_weights
@@ -50,37 +59,66 @@ def assess(
     """Every evaluation of a finished training whose artifact stands in ``folder/model``."""
     found = []
     parts = {split: _samples(setup.listing, rows) for split, rows in fitted.positions.items()}
-    multi = setup.listing.task == "multi"
-    # First: it sets the thresholds that all later scoring goes by.
-    shipped, fitted.decision = score_and_decide(
-        setup, folder / "model", parts["val"], "scoring val", talk
-    )
+    model, features = folder / "model", wants_features(setup)
+    epoch = 0 if fitted.choice is None else fitted.choice.best.epoch
+    # First: what is fitted on validation is in the artifact before all later scoring.
+    bank = training_features(setup, material, fitted, epoch, model, talk=talk)
+    raw = score(setup, model, parts["val"], "scoring val", talk, features=features)
+    wish, seed = Wish.parse(setup.options.decide), setup.recipe.seed
+    shipped, fitted.decision = decide(model, raw, wish, bank=bank, seed=seed, talk=talk)
+    judges: list[Part] = []
     if parts["test"]:
-        predictions = score(setup, folder / "model", parts["test"], "scoring test", talk)
+        predictions = score(setup, model, parts["test"], "scoring test", talk, features=features)
         found.append(entry(predictions, folder, ("test", "report"), "images that took no part"))
+        judges = [(fitted.decision, predictions)]
     if fitted.choice is None:
-        found.append(_nothing_chosen(setup, shipped, folder))
+        crossed = cross_parts(raw, wish, fitted.decision, bank=bank, seed=seed)
+        found.append(_nothing_chosen(shipped, crossed, folder))
     else:
+        multi = setup.listing.task == "multi"
         method = f"the {len(shipped)} validation images that chose what ships"
-        method += " and its thresholds" if multi else ""
+        method += " and its thresholds" if multi else ", and its temperature"
         found.append(entry(shipped, folder, ("val", "selection"), method))
+        crossed = []
         if not parts["test"]:
-            found += _cross_fitted(setup, fitted, fitted.choice, shipped, folder, talk)
+            crossed = _cross_fitted(setup, material, fitted, raw, folder, bank=bank, talk=talk)
+        if crossed:
+            found.append(_crossed(crossed, folder))
+    _state_worth(fitted, judges or crossed, "test" if judges else "val")
     found += _cross_validated(setup, material, fitted, talk)
     return found
 
 
-def _nothing_chosen(setup: Setup, shipped: Predictions, folder: Path) -> Evaluation:
-    """Of a probe alone: validation chose nothing but, for task multi, the thresholds."""
+def _state_worth(fitted: Fitted, judges: list[Part], split: str) -> None:
+    """What the decision is worth, on images that did not fit it: ``fitted.worth``."""
+    if fitted.task == "multi":
+        return
+    if not judges:
+        fitted.worth = stated({}, fitted.decision)
+        return
+    method = "images that took no part"
+    if split == "val":
+        method = (
+            "validation, cross-fitted: what one half fitted is judged on the other, and swapped"
+        )
+    about = {"split": split, "role": "report", "method": method, **worth(judges)}
+    fitted.worth = stated(about, fitted.decision)
+
+
+def _nothing_chosen(shipped: Predictions, crossed: list[Part], folder: Path) -> Evaluation:
+    """Of a probe alone: validation chose nothing, it only fitted the decision."""
+    single = shipped.task == "single"
     method = "validation images, which chose nothing"
-    if shipped.task == "single":
-        return entry(shipped, folder, ("val", "report"), method)
-    crossed = cross_decided(shipped, seed=setup.recipe.seed)
-    if crossed is None:
+    if not crossed:
+        if single:  # too few to make halves: none fitted a temperature
+            return entry(shipped, folder, ("val", "report"), method)
         method = "validation images, which set the thresholds and chose nothing else"
         return entry(shipped, folder, ("val", "calibration"), method)
-    method += " but the thresholds: those of each half come from the other"
-    return entry(crossed, folder, ("val", "report"), method)
+    what = "the temperature: that" if single else "the thresholds: those"
+    come = "comes" if single else "come"
+    method += f" but {what} of each half {come} from the other"
+    pooled = Predictions.concat([part for _, part in crossed])
+    return entry(pooled, folder, ("val", "report"), method)
 
 
 def entry(
@@ -90,6 +128,7 @@ def entry(
     split, role = about
     file = folder / "predictions" / f"{name or split}.npz"
     file.parent.mkdir(exist_ok=True)
+    predictions = replace(predictions, features=None)  # as large as the images, and not needed
     predictions.save(file)
     found = to_json(evaluate(predictions), split=split, role=role)
     return found | {"method": method, "predictions": file.relative_to(folder).as_posix()}
@@ -106,6 +145,7 @@ def metrics(
         "task": setup.listing.task,
         "classes": list(setup.listing.classes),
         "thresholds": _thresholds(fitted, setup.listing.classes),
+        "decision": fitted.worth,
         "counts": _counts(setup.listing, fitted),
         "headline": headline,
         "chosen": {"name": fitted.ships, "text": _why(fitted)},
@@ -172,55 +212,60 @@ def _why(fitted: Fitted) -> str:
 
 def _cross_fitted(
     setup: Setup,
+    material: Material,
     fitted: Fitted,
-    choice: Choice,
     shipped: Predictions,
     folder: Path,
+    *,
+    bank: Features | None,
     talk: Talk,
-) -> list[Evaluation]:
-    """Each half of validation judged by the candidate that the other half chose."""
+) -> list[Part]:
+    """Each half of validation with what the other half chose: an epoch, and then a decision."""
+    choice = fitted.choice
+    assert choice is not None
     if choice.why_not_halves:
         talk.note(f"no figure of the choice itself: {choice.why_not_halves}")
         return []
     best, *winners = choice.winners
-    others = [winners[1], winners[0]]
-    judged: list[Predictions] = []
-    for half, other in zip(winners, others, strict=True):
-        keep, chose = (set(_paths(setup, fitted, w.rows)) for w in (half, other))
-        found = shipped
+    wish = Wish.parse(setup.options.decide)
+    parts: list[Part] = []
+    for half, other in zip(winners, reversed(winners), strict=True):
+        keep = set(_paths(setup, fitted, half.rows))
+        found, near = shipped, bank
         if other.epoch != best.epoch:
             fitted.take(other.state)
-            found = _scored_again(setup, fitted, half if shipped.task == "single" else best,
-                                  folder=folder, talk=talk)  # fmt: skip
-        mine = found.take(np.array([p in keep for p in found.paths]))
-        if shipped.task == "multi":
-            decision = best_thresholds(found.take(np.array([p in chose for p in found.paths])))
-            mine = decided(mine, decision)
-        judged.append(mine)
+            found, near = _scored_again(setup, material, fitted, other, folder=folder, talk=talk)
+        fits = np.array([path not in keep for path in found.paths])
+        parts.append(half_part(found, fits, wish, fitted.decision, bank=near))
     fitted.take(best.state)
+    return parts
+
+
+def _crossed(parts: list[Part], folder: Path) -> Evaluation:
+    pooled = Predictions.concat([part for _, part in parts])
     method = (
         "validation, cross-fitted: what one half of the images chose is judged on the other half, "
-        "and swapped"
+        "and swapped; its " + ("temperature" if pooled.task == "single" else "thresholds") + " too"
     )
-    method += "; its thresholds too" if shipped.task == "multi" else ""
-    return [
-        entry(Predictions.concat(judged), folder, ("val", "report"), method, "val-cross-fitted")
-    ]
+    return entry(pooled, folder, ("val", "report"), method, "val-cross-fitted")
 
 
 def _scored_again(
-    setup: Setup, fitted: Fitted, images: Winner, *, folder: Path, talk: Talk
-) -> Predictions:
-    """The state that ``fitted`` holds now, from files, on the validation images of ``images``."""
+    setup: Setup, material: Material, fitted: Fitted, winner: Winner, *, folder: Path, talk: Talk
+) -> tuple[Predictions, Features | None]:
+    """The winner's state, which ``fitted`` holds now, from files on all validation images; and its
+    features of training images."""
     work = folder / "work"
     save_artifact(
         work, fitted.model, classes=setup.listing.classes, preprocessing=setup.preprocessing,
         task=setup.listing.task, provenance={}, card="",
     )  # fmt: skip
-    samples = _samples(setup.listing, fitted.positions["val"][images.rows])
-    found = score(setup, work, samples, "scoring a half", talk)
+    samples = _samples(setup.listing, fitted.positions["val"])
+    features = wants_features(setup)
+    found = score(setup, work, samples, "scoring a half", talk, features=features)
+    bank = training_features(setup, material, fitted, winner.epoch, work, talk=talk)
     shutil.rmtree(work)
-    return found
+    return found, bank
 
 
 def _cross_validated(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from plusx.data import groups_of
 from plusx.data.groups import keep_together
+from plusx.decide import log_softmax
 from plusx.engines import TorchEngine
-from plusx.evaluate import log_softmax
 from plusx.evaluate.label_errors import find_label_errors
 from plusx.evaluate.outliers import FEWEST_IMAGES, find_outliers
 from plusx.evaluate.shortcuts import deal

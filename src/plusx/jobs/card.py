@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from plusx._version import __version__
@@ -214,12 +214,7 @@ def _limits(classes: Sequence[str], metrics: Mapping[str, Any], task: Task) -> s
     lines = [
         "For images like those it was trained on. Another camera, place, season or way of "
         "cutting out can lower every figure above: measure on your own images first.",
-        f"It always answers with one of its {len(classes)} classes, for an image of anything else "
-        "as well, and can be sure of it."
-        if task == "single"
-        else f"It knows of its {len(classes)} classes alone; on an image of something quite "
-        "different its answers mean nothing, however sure.",
-        "How sure it says it is has not been calibrated.",
+        *_deciding(classes, metrics.get("decision") or {}, task),
         "Not for decisions about people's health, safety or rights without a check of its own.",
     ]
     few = {
@@ -234,6 +229,46 @@ def _limits(classes: Sequence[str], metrics: Mapping[str, Any], task: Task) -> s
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
         lines.append(f"Measured on fewer than 20 images: {names}{more}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _deciding(classes: Sequence[str], decision: Mapping[str, Any], task: Task) -> Iterator[str]:
+    """What it makes of images unlike its own, and how far its probabilities can be believed."""
+    ships, unknown = decision.get("ships", {}), decision.get("unknown")
+    if task == "multi":
+        yield (
+            f"It knows of its {len(classes)} classes alone; on an image of something quite "
+            "different its answers mean nothing, however sure."
+        )
+    elif "unknown" in ships:
+        rows, numbers = ships["unknown"]["bank"]
+        share = f"{100 * ships['unknown']['false_reject']:g}% of images of its own classes"
+        measured = ""
+        if unknown:
+            limits = interval("top1", unknown["share"])
+            measured = f" (measured: {number('top1', unknown['share']['value'])}, {limits})"
+        yield (
+            f"An image unlike all it was trained on is called unknown; so are about {share}"
+            f"{measured}. For this, `decision.safetensors` holds the features ({numbers:,} numbers "
+            f"each) of {rows:,} training images: no picture and no path, but whoever has an image "
+            "can tell whether it is among them."
+        )
+    else:
+        yield (
+            f"It always answers with one of its {len(classes)} classes, for an image of anything "
+            "else as well, and can be sure of it."
+        )
+    found = decision.get("calibration")
+    if "temperature" not in ships:
+        yield "How sure it says it is has not been calibrated."
+    elif not found:
+        yield "How sure it says it is has been calibrated, and not measured on other images."
+    else:
+        before, after = (found[when]["ece"]["value"] for when in ("before", "after"))
+        yield (
+            "How sure it says it is has been calibrated: it is off by "
+            f"{number('top1', after)} on average ({number('top1', before)} before), measured on "
+            f"{_escape(which_images(decision))}."
+        )
 
 
 def _usage(*, timm: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from plusx.data import BadImage, align, read_listing
 from plusx.errors import UsageError
 from plusx.evaluate import SCHEMA_VERSION, Evaluation, Predictions, to_json
 from plusx.evaluate import evaluate as figures
+from plusx.evaluate.deciding import worth
 from plusx.jobs.talk import Talk
 from plusx.predict import Predictor
 from plusx.weights import load_artifact
@@ -28,19 +29,22 @@ class Result:
         predictions: what they were computed from.
         bad: images that could not be read, left out.
         split: which images: ``test``, ``val``, ``train`` or ``all``.
+        decision: what the run's decisions are worth on these images (``plusx.evaluate.deciding``),
+            taken for images of its classes; None for task multi.
     """
 
     evaluation: Evaluation
     predictions: Predictions
     bad: tuple[BadImage, ...]
     split: str
+    decision: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``--json`` prints it; same schema as an entry of ``metrics.json``."""
         found = to_json(self.evaluation, split=self.split, role="report")
         bad = [{"path": item.path, "reason": item.reason} for item in self.bad]
         about = {"schema_version": SCHEMA_VERSION, "plusx_version": __version__}
-        return {**about, **found, "bad_images": bad}
+        return {**about, **found, "decision": self.decision, "bad_images": bad}
 
 
 def evaluate(
@@ -94,7 +98,14 @@ def evaluate(
         artifact, device=device, precision=precision, batch_size=batch_size, threads=threads
     )
     with talk.phase("scoring", len(samples)) as tick:
-        predictions, bad = predictor.predictions(samples, tick=lambda n: tick(n, ""))
+        predictions, bad = predictor.predictions(
+            samples,
+            features=predictor.decision.unknown is not None,
+            tick=lambda n: tick(n, ""),
+        )
     for line in predictor.remarks.lines():
         talk.note(line)
-    return Result(figures(predictions), predictions, tuple(bad), split)
+    single = predictions.task == "single"
+    decision = worth([(predictor.decision, predictions)]) if single else None
+    predictions = replace(predictions, features=None)
+    return Result(figures(predictions), predictions, tuple(bad), split, decision)

@@ -13,6 +13,7 @@ import torch
 
 from plusx.atomic import replacing
 from plusx.data import BadImage, Preprocessing, read_image, unlabelled
+from plusx.decide import log_probabilities
 from plusx.errors import UnreadableImage, UsageError
 from plusx.explain import grad_cam, on_image, overlay, sharpest_stage
 from plusx.jobs.wording import one_line
@@ -61,7 +62,7 @@ class Explainer:
         self._preprocessing: Preprocessing = artifact.preprocessing
         self._device = resolve_device(device)
         self._model: Classifier = artifact.model.to(self._device).requires_grad_(False).eval()
-        self._multi = artifact.task == "multi"
+        self._task, self._decision = artifact.task, artifact.decision
         self._stage = sharpest_stage(self._model, self._preprocessing.size)
 
     def explain(self, path: PathLike, label: str | None = None) -> Explanation:
@@ -82,7 +83,8 @@ class Explainer:
         x = self._preprocessing(torch.from_numpy(image))[None].to(self._device)
         with torch.no_grad():
             logits = self._model(x).float().cpu()[0]
-        shares = logits.sigmoid() if self._multi else logits.softmax(dim=0)
+        tempered = self._decision.temper(logits[None].numpy())
+        shares = np.exp(log_probabilities(tempered, self._task))[0]
         best = int(logits.argmax())
         chosen = best if label is None else self.classes.index(label)
         heat = grad_cam(self._model, x, torch.tensor([chosen]), stage=self._stage)[0]

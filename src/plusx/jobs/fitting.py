@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ class Fitted:
         positions: of each split's readable images in the listing.
         recipe: as it was used; differs from the setup's where memory ran out.
         task: of the data.
-        decision: the thresholds of what ships, once they are known.
+        decision: of what ships, once it is known.
+        worth: what it is worth, as ``metrics.json`` states it; None for task multi.
     """
 
     model: Classifier
@@ -54,6 +56,7 @@ class Fitted:
     recipe: Recipe
     task: Task = "single"
     decision: Decision = field(default_factory=Decision)
+    worth: dict[str, Any] | None = None
 
     @property
     def ships(self) -> str:

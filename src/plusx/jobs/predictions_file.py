@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from plusx.atomic import replacing
 from plusx.data.classes import SEPARATOR
+from plusx.decide import Decision
 from plusx.errors import MissingExtra, UsageError
 from plusx.predict import Prediction, Predictor
 
@@ -27,28 +28,69 @@ ROWS = 4096
 @dataclass(frozen=True)
 class Ranked:
     """Task single: path, label, probability, then label_2, probability_2 and so on up to ``top``;
-    in JSON lines the ranked classes stand in a list ``top``."""
+    in JSON lines the ranked classes stand in a list ``top``. What the model decides stands
+    beside them: ``decision`` (answer, unsure or unknown), ``set`` and ``unknown_score``.
+
+    Attributes:
+        top: classes of an image.
+        decision: of the model; columns that it has nothing for are left out.
+    """
 
     top: int
+    decision: Decision = field(default_factory=Decision)
 
     def names(self) -> list[str]:
         """The columns."""
         more = [f"{n}_{i}" for i in range(2, self.top + 1) for n in ("label", "probability")]
-        return ["path", "label", "probability", *more]
+        return ["path", "label", "probability", *more, *self._decided()]
 
     def row(self, prediction: Prediction) -> list[Any]:
         """One prediction's cells."""
-        ranked = prediction.top(self.top)
-        return [prediction.path, *(c for label, p in ranked for c in (label, round(p, 6)))]
+        first = [prediction.label, round(prediction.probability, 6)]
+        ranked = self._ranked(prediction)[1:]
+        said = self._said(prediction)
+        if "set" in said:
+            said["set"] = SEPARATOR.join(said["set"])
+        more = (cell for label, p in ranked for cell in (label, round(p, 6)))
+        return [prediction.path, *first, *more, *said.values()]
 
     def values(self, prediction: Prediction) -> dict[str, Any]:
         """One prediction for JSON."""
-        ranked = [{"label": n, "probability": round(p, 6)} for n, p in prediction.top(self.top)]
-        return {**ranked[0], "top": ranked}
+        ranked = [{"label": n, "probability": round(p, 6)} for n, p in self._ranked(prediction)]
+        return {**ranked[0], **self._said(prediction), "top": ranked}
 
     def words(self, prediction: Prediction) -> str:
-        """One prediction for a person."""
-        return "  ".join(f"{label} {p:.3f}" for label, p in prediction.top(self.top))
+        """One prediction for a person: what is no answer says so first; a set is shown where it has
+        several classes."""
+        shares = "  ".join(f"{label} {p:.3f}" for label, p in self._ranked(prediction))
+        if prediction.decision == "unknown":
+            return f"unknown: like nothing it was trained on  (else {shares})"
+        if prediction.decision == "unsure":
+            shares = f"unsure  ({shares})"
+        if len(prediction.set or ()) < 2:
+            return shares
+        return f"{shares}  may be {{{', '.join(prediction.set or ())}}}"
+
+    def _ranked(self, prediction: Prediction) -> list[tuple[str, float]]:
+        """Best first; a favoured class that is the answer stands before the others."""
+        ranked = prediction.top(len(prediction.classes))
+        answer = (prediction.label, prediction.probability)
+        return [answer, *(one for one in ranked if one[0] != answer[0])][: self.top]
+
+    def _decided(self) -> list[str]:
+        unknown, sets = self.decision.unknown, self.decision.sets
+        some = unknown is not None or self.decision.sureness is not None
+        found = {"decision": some, "set": sets is not None, "unknown_score": unknown is not None}
+        return [name for name, there in found.items() if there]
+
+    def _said(self, prediction: Prediction) -> dict[str, Any]:
+        score = prediction.unknown_score
+        found = {
+            "decision": prediction.decision,
+            "set": list(prediction.set or ()),
+            "unknown_score": None if score is None else round(score, 6),
+        }
+        return {name: found[name] for name in self._decided()}
 
 
 @dataclass(frozen=True)
@@ -86,7 +128,9 @@ Layout = Ranked | Marked
 def layout_of(predictor: Predictor, top: int) -> Layout:
     """How a model's answers are written: ``top`` classes of an image, or all it may have."""
     top = min(top, len(predictor.classes))
-    return Ranked(top) if predictor.task == "single" else Marked(predictor.classes, top)
+    if predictor.task == "single":
+        return Ranked(top, predictor.decision)
+    return Marked(predictor.classes, top)
 
 
 @contextmanager
@@ -141,7 +185,8 @@ def _parquet(path: Path, layout: Layout) -> Iterator[Write]:
     except ImportError as error:
         raise MissingExtra("--out FILE.parquet", "parquet") from error
     names = layout.names()
-    kinds = [pa.float32() if name.startswith("probability") else pa.string() for name in names]
+    numbers = ("probability", "unknown_score")
+    kinds = [pa.float32() if name.startswith(numbers) else pa.string() for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     rows: list[list[Any]] = []
     with pq.ParquetWriter(path, schema) as writer:

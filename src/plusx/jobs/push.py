@@ -13,6 +13,8 @@ from typing import Any
 
 from plusx.errors import ArtifactError, UsageError
 from plusx.weights.artifact import CARD, CONFIG, WEIGHTS, find_artifact, read_config, verify_weights
+from plusx.weights.decision_file import verify_bank
+from plusx.weights.files import sha256_file
 from plusx.weights.upload import Remote, check_login, look, send
 
 _HUBS_OWN = {".gitattributes"}
@@ -79,7 +81,11 @@ def push(
         check_login()
     remote = look(repo, revision)
     _check_private(repo, remote, private)
-    sent = tuple(_fate(name, content, remote, digest) for name, content in files.items())
+    hashes = {name: sha256_file(at) for name, at in files.items() if isinstance(at, Path)}
+    hashes[WEIGHTS] = digest
+    sent = tuple(
+        _fate(name, content, remote, hashes.get(name, "")) for name, content in files.items()
+    )
     if not overwrite:
         _check_same(repo, remote, digest)
     where = f"{repo}{f'@{revision}' if revision else ''}"
@@ -120,6 +126,9 @@ def _files(folder: Path) -> dict[str, Path | bytes]:
         WEIGHTS: folder / WEIGHTS,
         CONFIG: f"{text}\n".encode(),
     }
+    own = read_config(folder / CONFIG)["plusx"]
+    if (bank := verify_bank(own.get("decision", {}), folder / CONFIG)) is not None:
+        files[bank.name] = bank
     try:
         if card := (folder / CARD).read_bytes():
             files[CARD] = card

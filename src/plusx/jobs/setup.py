@@ -17,6 +17,7 @@ from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split
 from plusx.data.classes import quoted
 from plusx.data.records import Targets, target_array
 from plusx.errors import DataError, MissingExtra, UsageError
+from plusx.evaluate.wish import Wish
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
@@ -121,6 +122,7 @@ def prepare(
         raise UsageError(f"WORLD_SIZE is {processes}, but training runs in one process so far; "
                          "start it without torchrun, or unset WORLD_SIZE")  # fmt: skip
     given = read_listing(options.data)
+    _check_wish(options, given)
     if given.unlabelled:
         talk.note(f"images left out because they have no label yet: {given.unlabelled}")
     if given.ignored:
@@ -178,6 +180,15 @@ def _split(options: TrainOptions, given: Listing, audit: Audit | None, talk: Tal
     if listing.task == "multi":
         _check_marks(listing, talk)
     return listing
+
+
+def _check_wish(options: TrainOptions, listing: Listing) -> None:
+    if options.decide is not None and listing.task == "multi":
+        raise UsageError(
+            f"--decide {options.decide!r}: several labels an image have a threshold for each class "
+            "and no other decision; leave it out"
+        )
+    Wish.parse(options.decide).check(listing.classes)
 
 
 def check_learnable(listing: Listing, marks: NDArray[np.bool_]) -> None:

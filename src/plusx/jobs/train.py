@@ -18,10 +18,11 @@ from plusx.data import folds, split_listing
 from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate import Predictions
 from plusx.evaluate.selection import figure_then_nll
+from plusx.evaluate.wish import Wish
 from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
 from plusx.jobs.auditing import auditor, finish_audit
 from plusx.jobs.card import model_card
-from plusx.jobs.decision import score, score_and_decide
+from plusx.jobs.decision import decide, score
 from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.options import TrainOptions
@@ -196,9 +197,10 @@ def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[E
         fold.mkdir(parents=True, exist_ok=True)
         fitted = fit(setup, material, listing, fold, talk)
         _save(setup, fitted, fold)
-        if listing.task == "multi":
-            chose = [listing.samples[p] for p in fitted.positions["val"]]
-            score_and_decide(setup, fold / "model", chose, f"thresholds of fold {k + 1}", talk)
+        chose = [listing.samples[p] for p in fitted.positions["val"]]
+        raw = score(setup, fold / "model", chose, f"scoring val of fold {k + 1}", talk)
+        wish = Wish(sets=None, unknown=None)
+        decide(fold / "model", raw, wish, seed=setup.recipe.seed, talk=talk)
         held = [listing.samples[p] for p in fitted.positions["test"]]
         judged.append(score(setup, fold / "model", held, f"scoring fold {k + 1}", talk))
         shutil.rmtree(fold / "model")

@@ -2,6 +2,7 @@
 
     model.safetensors   the weights under the names they have elsewhere (names.py, families.py)
     config.json         as timm writes it, plus plusx's own data under a top-level key "plusx"
+    decision.safetensors  features of training images, where the model knows unknown images
     README.md           the model card
 
 ``architecture`` is timm's name only where timm's network gives the same logits; all else is
@@ -18,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from plusx._version import __version__
 from plusx.atomic import replacing
 from plusx.data.preprocessing import Preprocessing
 from plusx.data.records import Task
 from plusx.decide import Decision
-from plusx.errors import ArtifactError, MissingExtra, PlusxError, UsageError, WeightsError
+from plusx.errors import ArtifactError, MissingExtra, PlusxError, WeightsError
 from plusx.model.classifier import Classifier, Spec
+from plusx.weights.decision_file import DECISION, read_decision, save_bank
 from plusx.weights.families import build, spec_from_dict
 from plusx.weights.family_config import read_config as read_timm_config
 from plusx.weights.family_config import written_config
@@ -142,13 +146,15 @@ def write_decision(folder: Path | str, decision: Decision) -> None:
     """
     target = Path(folder) / CONFIG
     config = read_config(target)
-    config["plusx"]["decision"] = decision.to_dict()
     try:
+        config["plusx"]["decision"] = save_bank(target.parent, decision)
         with replacing(target) as beside:
             text = json.dumps(config, indent=2, ensure_ascii=False)
             beside.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ArtifactError(f"{target}: cannot be written: {error.strerror}") from error
+        if decision.unknown is None:
+            (target.parent / DECISION).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{target}: cannot be written: {error}") from error
 
 
 def load_artifact(path: Path | str) -> Artifact:
@@ -183,7 +189,7 @@ def load_artifact(path: Path | str) -> Artifact:
         format_version=own["format_version"],
         path=folder,
         sha256=digest,
-        decision=_decision(own, len(described.classes), folder / CONFIG),
+        decision=read_decision(own.get("decision", {}), described.spec, folder / CONFIG),
     )
 
 
@@ -292,13 +298,6 @@ def _own_section(config: Mapping[str, Any], where: Path | str) -> dict[str, Any]
     if missing := [key for key in wanted if key not in own]:
         raise ArtifactError(f"{where}: its plusx section lacks {', '.join(missing)}")
     return dict(own)
-
-
-def _decision(own: Mapping[str, Any], classes: int, where: Path) -> Decision:
-    try:
-        return Decision.from_dict(own.get("decision", {}), classes)
-    except (UsageError, AttributeError) as error:
-        raise ArtifactError(f"{where}: its decision cannot be used: {error}") from error
 
 
 def _is_empty(path: Path) -> bool:
