@@ -17,7 +17,7 @@ from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
 from plusx.jobs.train import versions
 from plusx.model.surgery import replace_head
-from plusx.weights import Reading, architecture, create_network, save_artifact, title
+from plusx.weights import Network, Reading, architecture, create_network, save_artifact, title
 
 PathLike = str | os.PathLike[str]
 
@@ -59,24 +59,7 @@ def import_weights(
     )
     for text in network.notes:
         talk.note(text)
-    names = network.class_names
-    if classes is not None:
-        names = read_classes(classes) if isinstance(classes, str | os.PathLike) else tuple(classes)
-    if not network.has_head and names:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            replace_head(network.model, len(names))
-    count = network.model.spec.classes
-    if names is None:
-        names = tuple(f"class_{i:0{len(str(count - 1))}d}" for i in range(count))
-        talk.note(f"the weights name no classes: they are called {names[0]} to {names[-1]}")
-    if len(names) != count or len(set(names)) != count:
-        raise UsageError(
-            f"--classes has {len(names)} names ({len(set(names))} different), but {network.origin} "
-            f"has {count} classes"
-        )
-    if not all(isinstance(name, str) and name.strip() for name in names):
-        raise UsageError(f"--classes: every name must be text and not empty, not {list(names)[:9]}")
+    names = _names(network, classes, talk)
     provenance = {"weights": network.origin, "weights_sha256": network.sha256, "ships": "imported"}
     if not network.has_head:
         provenance["head"] = "fresh, not trained"
@@ -104,6 +87,31 @@ def import_weights(
             ),
         )
         return Run(folder)
+
+
+def _names(
+    network: Network, classes: PathLike | Sequence[str] | None, talk: Talk
+) -> tuple[str, ...]:
+    """Of the classes, one for each output; a head that is missing is made for those given."""
+    names = network.class_names
+    if classes is not None:
+        names = read_classes(classes) if isinstance(classes, str | os.PathLike) else tuple(classes)
+    if not network.has_head and names:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            replace_head(network.model, len(names))
+    count = network.model.spec.classes
+    if names is None:
+        names = tuple(f"class_{i:0{len(str(count - 1))}d}" for i in range(count))
+        talk.note(f"the weights name no classes: they are called {names[0]} to {names[-1]}")
+    if len(names) != count or len(set(names)) != count:
+        raise UsageError(
+            f"--classes has {len(names)} names ({len(set(names))} different), but {network.origin} "
+            f"has {count} classes"
+        )
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        raise UsageError(f"--classes: every name must be text and not empty, not {list(names)[:9]}")
+    return names
 
 
 def read_as(layout: str, stride: str | None, pixels: str | None) -> Reading:
