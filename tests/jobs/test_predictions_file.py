@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from plusx.decide import Decision, Sets, Unknown
 from plusx.jobs.predictions_file import Marked, Ranked, as_json_line, predictions_file
 from plusx.predict import Prediction
 
@@ -47,6 +49,43 @@ def test_a_probability_near_nothing_stays_a_number(tmp_path: Path) -> None:
     with predictions_file(tmp_path / "x.csv", Ranked(1)) as write:
         write(Prediction("a", ("b", "c"), np.array([1e-9, 1 - 1e-9], np.float32)))
     assert (tmp_path / "x.csv").read_text().splitlines()[1] == "a,c,1.0"
+
+
+def one(**changes: Any) -> Prediction:
+    shares = np.array([0.25, 0.6, 0.15], np.float32)
+    return Prediction("a.png", CLASSES, shares, **changes)
+
+
+DECIDING = Decision(sets=Sets(0.9, (0.2,) * 3), unknown=Unknown(0.5, 0.05, 1, np.eye(1, 4)))  # type: ignore[arg-type]
+
+
+def test_what_is_decided_stands_behind_the_classes(tmp_path: Path) -> None:
+    layout = Ranked(2, DECIDING)
+    said = [one(set=("=1+1", "cat"), unknown_score=0.25),
+            one(set=(), unknown=True, unknown_score=0.75),
+            one(set=("cat",), sure=False, unknown_score=0.25, called=0)]  # fmt: skip
+    with predictions_file(tmp_path / "x.csv", layout) as write:
+        for prediction in said:
+            write(prediction)
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        head, first, second, third = csv.reader(file)
+    assert head[5:] == ["decision", "set", "unknown_score"]
+    assert first[5:] == ["answer", "'=1+1;cat", "0.25"]
+    assert second[5:] == ["unknown", "", "0.75"]
+    assert third[1:] == ["'=1+1", "0.25", "cat", "0.6", "unsure", "cat", "0.25"]  # a favoured class
+    assert layout.words(said[0]) == "cat 0.600  =1+1 0.250  may be {=1+1, cat}"
+    assert layout.words(said[1]).startswith("unknown: like nothing it was trained on  (else cat")
+    assert layout.words(said[2]) == "unsure  (=1+1 0.250  cat 0.600)"
+    line = json.loads(as_json_line(said[1], layout))
+    assert line["decision"] == "unknown"
+    assert line["set"] == []
+    assert Ranked(1).names() == ["path", "label", "probability"]
+    assert Ranked(1, Decision(sureness=0.5)).names()[3:] == ["decision"]
+    parquet = pytest.importorskip("pyarrow.parquet", reason="extra 'parquet' absent")
+    with predictions_file(tmp_path / "x.parquet", layout) as write:
+        write(said[0])
+    (row,) = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert (row["decision"], row["set"], row["unknown_score"]) == ("answer", "=1+1;cat", 0.25)
 
 
 def test_json_and_parquet_keep_names_as_they_are(tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from plusx.data import Preprocessing
+from plusx.decide import Decision, Unknown
 from plusx.jobs.push import public_config
 from plusx.model import ResNet, ResNetSpec
-from plusx.weights import load_artifact, save_artifact
+from plusx.weights import load_artifact, save_artifact, write_decision
 
 TOKEN = "hf_" + "a" * 34
 REPO = "me/photos"
@@ -418,6 +420,21 @@ def test_a_damaged_model_is_not_sent(hub: Hub, make: Any, command: Callable[...,
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
     assert "is not the file that config.json was written for" in command("push", run, REPO).error
     assert hub.requests == []
+
+
+def test_the_features_that_unknown_images_need_are_sent(
+    hub: Hub, plusx: Callable[..., list[Said]], make: Any, command: Callable[..., Any]
+) -> None:
+    run = make()
+    bank = np.eye(4, SPEC.feature_channels, dtype=np.float16)
+    write_decision(Path(run, "model"), Decision(unknown=Unknown(0.3, 0.05, 2, bank)))
+    pushed, again = plusx(["push", run, REPO], ["push", run, REPO, "--json"])
+    assert pushed.code == 0, pushed
+    features = Path(run, "model", "decision.safetensors")
+    assert hub.files()["decision.safetensors"] == features.read_bytes()
+    assert {file["fate"] for file in json.loads(again.out)["files"]} == {"unchanged"}
+    features.unlink()
+    assert "decision.safetensors: cannot be read" in command("push", run, REPO).error
 
 
 @pytest.mark.parametrize(
