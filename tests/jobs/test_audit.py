@@ -26,6 +26,7 @@ from plusx.jobs.audit_manifest import write_manifest
 from plusx.jobs.audit_page import PICTURES, write_page
 from plusx.jobs.audit_properties import shortcuts
 from plusx.jobs.leaks import divide
+from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
 
 
@@ -226,9 +227,8 @@ def test_flipped_labels_stand_first(shared_data: Path, tmp_path: Path) -> None:
     table = read_facts(listing, cache="auto", processes=2, talk=Talk(quiet=True))
     clean = examine(listing, table)
     weights = shared_data / "weights" / "resnet18_imagenet_pq.safetensors"
-    features, rows = extract(
-        clean, (weights, "resnet18"), device="cpu", seed=0, talk=Talk(quiet=True)
-    )
+    network = ScanOptions(listing.source, weights=str(weights), model="resnet18", device="cpu")
+    features, rows = extract(clean, network, Talk(quiet=True))
     assert len(rows) == len(listing.samples)
     targets = np.array([sample.target for sample in listing.samples], np.int64)
     hits = []

@@ -62,9 +62,7 @@ def find_label_errors(logits: Floats, targets: Ints) -> LabelErrors:
     best = probabilities.max(axis=1)
     likely = (_confidently(probabilities, targets) != targets) & (given < best - _TIE)
     ranking = np.argsort(given, kind="stable").astype(np.int64)
-    return LabelErrors(
-        given, suggested, best, ranking[likely[ranking]], ranking
-    )
+    return LabelErrors(given, suggested, best, ranking[likely[ranking]], ranking)
 
 
 def _confidently(probabilities: NDArray[np.float64], targets: Ints) -> Ints:
