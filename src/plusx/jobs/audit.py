@@ -140,6 +140,7 @@ class Audit:
             "source": self.listing.source,
             "images": len(self.listing.samples),
             "ignored": self.listing.ignored,
+            "unlabelled": self.listing.unlabelled,
             "classes": list(self.listing.classes),
             "counts": self.counts(),
             "statistics": self.statistics,
@@ -192,6 +193,10 @@ def scan(data: PathLike, *, talk: Talk | None = None, **options: Any) -> Audit:
 
 def _scan(options: ScanOptions, talk: Talk) -> Audit:
     listing = read_listing(options.data, training=False)
+    if listing.unlabelled:
+        talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
+    if listing.ignored:
+        talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
     seen = Seen(options.as_channels, options.reading)
     processes = options.processes or cpu_count()
     table = read_facts(listing, seen, cache=options.cache, processes=processes, talk=talk)

@@ -1,4 +1,4 @@
-"""The part of an audit that needs a network's features: label errors and outliers."""
+"""The part of an audit that needs a network's features: label errors, outliers, look-alikes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from plusx.evaluate.shortcuts import deal
 from plusx.fit.features import first_pass
 from plusx.fit.probe import cross_validate, fit_probe
 from plusx.jobs.audit import Audit
+from plusx.jobs.audit_alike import find_lookalikes
 from plusx.jobs.audit_findings import Finding, Item, found
 from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
@@ -86,7 +87,7 @@ def extract(audit: Audit, options: ScanOptions, talk: Talk) -> tuple[Features, I
 
 
 def judge(audit: Audit, features: Features, rows: Ints, *, seed: int = 0) -> Audit:
-    """The audit with likely label errors and outliers.
+    """The audit with likely label errors, outliers and look-alikes.
 
     Args:
         audit: of n images.
@@ -95,6 +96,8 @@ def judge(audit: Audit, features: Features, rows: Ints, *, seed: int = 0) -> Aud
         seed: of folds and samples.
     """
     findings, notes = _outliers(features, rows, seed)
+    alike, why = find_lookalikes(audit, features, rows)
+    findings, notes = findings + alike, notes + why
     if audit.listing.task != "single":
         return audit.adding(findings, (*notes, "label errors are looked for where an image has one "
                                        "label"))  # fmt: skip
