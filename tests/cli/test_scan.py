@@ -147,3 +147,14 @@ def test_images_are_read_as_training_would(
     wrong = command("scan", data, "--bands", "1,2", "--channels", 3)
     assert wrong.code == 2
     assert wrong.error == "error: --bands names 2 bands, --channels is 3"
+
+
+def test_names_cannot_turn_the_text_around(command: Callable[..., Any], data: Path) -> None:
+    (data / "across").rename(data / "=\u202eacross")
+    (data / "=\u202eacross" / "\u202egpj.png").write_bytes(b"no image")
+    said = command("scan", data, "--fix", "clean.csv")
+    assert "=" in said.out
+    assert "\u202e" not in said.out.split("page:")[0]
+    assert "\u202e" not in Path("scan-photos.html").read_text(encoding="utf-8")
+    assert "\u202e" in Path("clean.csv").read_text(encoding="utf-8")  # read back as it is
+    assert ",'=" in Path("clean-notes.csv").read_text(encoding="utf-8")

@@ -91,10 +91,10 @@ def write_manifest(audit: Audit, out: Path, *, overwrite: bool = False) -> Fixed
     columns = _columns(listing, [sample for _, sample in kept])
     rows = [["path", *(columns or ["label"]), *["split"] * has_splits, *["group"] * has_groups]]
     for _, sample in kept:
-        label = [label_of(listing, sample)]
+        labels = [label_of(listing, sample)]
         if columns:
-            label = [str(int(number in sample.targets)) for number in range(len(columns))]
-        cells = [_named(sample.path, out), *label]
+            labels = [str(int(number in sample.targets)) for number in range(len(columns))]
+        cells = [_named(sample.path, out), *labels]
         rows.append(cells + [sample.split or ""] * has_splits + [sample.group or ""] * has_groups)
     suspects = audit.find("label_errors")
     wrong = [] if suspects is None else [
@@ -104,7 +104,10 @@ def write_manifest(audit: Audit, out: Path, *, overwrite: bool = False) -> Fixed
     for what, about in (("left out", sorted(left_out.items())), ("look at the label", wrong)):
         for i, why in about:
             sample = listing.samples[i]
-            notes.append([_named(sample.path, out), label_of(listing, sample), what, why])
+            label = label_of(listing, sample)
+            # notes are for people: here a label need not be read back
+            label = f"'{label}" if label.startswith(_FORMULA) else label
+            notes.append([_named(sample.path, out), label, what, why])
     _write(notes_path(out), notes)
     _write(out, rows)
     return Fixed(out, notes_path(out), len(rows) - 1, len(left_out), len(wrong))
