@@ -102,3 +102,59 @@ def test_nothing_is_written_into_the_data(
     monkeypatch.chdir(data)
     assert "would lie in the data" in command("scan", ".").error
     assert command("scan", ".", "--out", "../page.html").code == 0
+
+
+@pytest.mark.parametrize("form", ["list", "columns", "columns of one label"])
+def test_several_labels_are_written_as_they_came(
+    form: str, command: Callable[..., Any], data: Path, tmp_path: Path
+) -> None:
+    shutil.copy(data / "across" / "001.png", data / "across" / "copy.png")
+    marks = {}
+    for number, path in enumerate(sorted(data.rglob("*.png"))):
+        labels = {path.parent.name} | ({"odd"} if number % 2 else set())
+        if form == "columns of one label":
+            labels = {path.parent.name} if number % 5 else set()
+        marks[path.relative_to(tmp_path).as_posix()] = labels
+    marks["photos/across/copy.png"] = {"upright", "odd"}  # of an image that is across
+    if form == "list":
+        head = "path,label"
+        rows = [f"{path},{';'.join(sorted(labels))}" for path, labels in marks.items()]
+        rows.append("photos/none.png,?")
+    else:
+        head = "path,across,odd,upright"
+        rows = [f"{path},{','.join(str(int(name in labels)) for name in head.split(',')[1:])}"
+                for path, labels in marks.items()]  # fmt: skip
+    (tmp_path / "list.csv").write_text("\n".join([head, *rows]) + "\n")
+    said = command("scan", "list.csv", "--fix", "clean.csv")
+    assert said.code == 0, said
+    assert "warning: 1 group of identical images has more than one label (2 images)" in said.out
+    assert ("no label yet: 1" in said.err) is (form == "list")
+    written = (tmp_path / "clean.csv").read_text().splitlines()
+    gone = ("photos/across/copy.png,", "photos/across/001.png,", "photos/none.png,")
+    left = [row for row in rows if not row.startswith(gone)]
+    assert written == [head, *left]
+    assert json.loads(command("scan", "clean.csv", "--json").out)["images"] == len(left)
+
+
+def test_images_are_read_as_training_would(
+    command: Callable[..., Any], data: Path, tmp_path: Path
+) -> None:
+    assert command("scan", data, "--channels", 4).code == 1
+    said = command("scan", data, "--max-pixels", 100)
+    assert said.code == 1
+    assert "32 files cannot be read" in said.out
+    assert command("scan", data, "--depth", "window", "--background", "#102030").code == 0
+    wrong = command("scan", data, "--bands", "1,2", "--channels", 3)
+    assert wrong.code == 2
+    assert wrong.error == "error: --bands names 2 bands, --channels is 3"
+
+
+def test_names_cannot_turn_the_text_around(command: Callable[..., Any], data: Path) -> None:
+    (data / "across").rename(data / "=\u202eacross")
+    (data / "=\u202eacross" / "\u202egpj.png").write_bytes(b"no image")
+    said = command("scan", data, "--fix", "clean.csv")
+    assert "=" in said.out
+    assert "\u202e" not in said.out.split("page:")[0]
+    assert "\u202e" not in Path("scan-photos.html").read_text(encoding="utf-8")
+    assert "\u202e" in Path("clean.csv").read_text(encoding="utf-8")  # read back as it is
+    assert ",'=" in Path("clean-notes.csv").read_text(encoding="utf-8")

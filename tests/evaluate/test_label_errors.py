@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from plusx.errors import UsageError
+from plusx.evaluate import log_softmax
 from plusx.evaluate.label_errors import find_label_errors
 from plusx.evaluate.outliers import FEWEST_IMAGES, MOST_COMPARED, NEIGHBOURS, find_outliers
 
@@ -30,6 +31,23 @@ def test_flipped_labels_stand_first(classes: int) -> None:
     assert (found.suggested[found.likely] != wrong[found.likely]).all()
     assert (np.diff(found.quality[found.likely]) >= 0).all()
     assert sorted(found.ranking) == list(range(400))
+
+
+@pytest.mark.parametrize(("classes", "seed"), [(2, 0), (5, 1), (40, 2)])
+def test_the_figures_are_those_of_cleanlab(classes: int, seed: int) -> None:
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    logits, targets = judged(600, classes, seed)
+    logits *= 0.7  # unsure, so that several classes pass their bounds, or none
+    flipped = np.random.default_rng(seed).choice(600, 60, replace=False)
+    targets[flipped] = (targets[flipped] + 1) % classes
+    found = find_label_errors(logits, targets)
+    probabilities = np.exp(log_softmax(logits))
+    theirs = find_label_issues(targets, probabilities, filter_by="confident_learning", n_jobs=1)
+    assert 20 < len(found.likely) < 150
+    assert sorted(found.likely) == np.flatnonzero(theirs).tolist()
+    np.testing.assert_allclose(found.quality, get_label_quality_scores(targets, probabilities))
 
 
 def test_sure_and_right_labels_are_left_alone() -> None:

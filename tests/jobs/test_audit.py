@@ -26,6 +26,7 @@ from plusx.jobs.audit_manifest import write_manifest
 from plusx.jobs.audit_page import PICTURES, write_page
 from plusx.jobs.audit_properties import shortcuts
 from plusx.jobs.leaks import divide
+from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
 
 
@@ -174,8 +175,9 @@ def remade(shared_data: Path, folder: Path, change: Callable[[Image.Image, int],
             with Image.open(file) as image:
                 small = image.convert("RGB").resize((160, 120))
             how = {"quality": 80} | change(small, target)
-            picture = how.pop("image", small)
-            picture.save(folder / name / file.name, **how)
+            picture, place = how.pop("image", small), folder / name / how.pop("below", "")
+            place.mkdir(exist_ok=True)
+            picture.save(place / file.name, **how)
     return folder
 
 
@@ -190,7 +192,19 @@ def bordered(image: Image.Image, target: int) -> dict[str, Any]:
     return {}
 
 
+def photographed(image: Image.Image, target: int) -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker", ("Mark II", "Mark IV")[target]
+    return {"exif": exif}
+
+
+def dated(image: Image.Image, target: int) -> dict[str, Any]:
+    return {"below": f"2024-0{3 + target}-1{image.width % 3}"}
+
+
 PLANTED = {
+    "camera": photographed,
+    "date of the folder": dated,
     "bytes per pixel": lambda image, target: {"quality": 60 if target else 90},
     "image size": lambda image, target: {"image": image.resize((150, 112)) if target else image},
     "brightness": darker,
@@ -226,9 +240,8 @@ def test_flipped_labels_stand_first(shared_data: Path, tmp_path: Path) -> None:
     table = read_facts(listing, cache="auto", processes=2, talk=Talk(quiet=True))
     clean = examine(listing, table)
     weights = shared_data / "weights" / "resnet18_imagenet_pq.safetensors"
-    features, rows = extract(
-        clean, (weights, "resnet18"), device="cpu", seed=0, talk=Talk(quiet=True)
-    )
+    network = ScanOptions(listing.source, weights=str(weights), model="resnet18", device="cpu")
+    features, rows = extract(clean, network, Talk(quiet=True))
     assert len(rows) == len(listing.samples)
     targets = np.array([sample.target for sample in listing.samples], np.int64)
     hits = []
@@ -245,6 +258,33 @@ def test_flipped_labels_stand_first(shared_data: Path, tmp_path: Path) -> None:
     assert named is not None
     assert np.isin([item.rows[0] for item in named.items], flips).mean() >= 0.7
     assert "looks like" in named.items[0].why
+
+
+def test_features_find_what_pixels_alone_do_not(shared_data: Path, tmp_path: Path) -> None:
+    """Turned, covered or shifted copies are look-alikes; no other photographs are."""
+    for name, files in photographs(shared_data, 30).items():
+        for split, some in (("train", files[:20]), ("val", files[20:])):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number, file in enumerate(some):
+                shutil.copy(file, tmp_path / split / name / f"{split}-{number:02}.jpg")
+    train, val = tmp_path / "train", tmp_path / "val"
+    with Image.open(train / "ants" / "train-01.jpg") as image:
+        image.rotate(4, Image.Resampling.BICUBIC).save(train / "ants" / "turned.jpg")
+    with Image.open(train / "ants" / "train-02.jpg") as image:
+        image.rotate(4, Image.Resampling.BICUBIC).save(val / "ants" / "leaked.jpg")
+    with Image.open(train / "bees" / "train-03.jpg") as image:
+        image.paste((255, 255, 255), (0, round(image.height * 0.87), image.width, image.height))
+        image.save(train / "ants" / "covered.jpg")
+    weights = shared_data / "weights" / "resnet18_imagenet_pq.safetensors"
+    found = scan(tmp_path, weights=weights, model="resnet18", cache=None, device="cpu",
+                 talk=Talk(quiet=True))  # fmt: skip
+    near = {min(one) for kind in ("near_copies", "near_copies_across_labels",
+                                  "near_copies_across_splits")
+            if (finding := found.find(kind)) for one in names(found, finding.kind)}  # fmt: skip
+    assert not near & {"turned.jpg", "leaked.jpg", "covered.jpg"}
+    assert names(found, "lookalikes") == [{"train-01.jpg", "turned.jpg"}]
+    assert names(found, "lookalikes_across_splits") == [{"train-02.jpg", "leaked.jpg"}]
+    assert names(found, "lookalikes_across_labels") == [{"covered.jpg", "train-03.jpg"}]
 
 
 def test_a_leak_stops_training_in_one_line(

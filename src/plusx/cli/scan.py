@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,12 +50,34 @@ def scan(
     processes: Annotated[
         int | None, typer.Option(min=1, help="That read images [default: one a core].")
     ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="That images are read with: 3 colour, 1 grey.")
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands of TIFF files, from 1, in order: 4,3,2.")
+    ] = None,
+    range: Annotated[
+        str | None, typer.Option(help="What becomes 0 and 1: LOW,HIGH, or a pair for each band.")
+    ] = None,
+    depth: Annotated[
+        str, typer.Option(help="Of deep grey images: full-range, or window (0.5 to 99.5%).")
+    ] = "full-range",
+    background: Annotated[
+        str, typer.Option(help="Of transparent images: white, grey, black or #rrggbb.")
+    ] = "white",
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Images with more are refused [default: 178,956,970].")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of folds and samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Look for what is wrong with a data set: broken files, copies, leaks, label errors, shortcuts.
     Nothing in it is changed. Exits with 1 where files cannot be read or lie in two splits."""
+    given: dict[str, Any] = dict(locals())
+    for name in ("data", "out", "fix", "overwrite", "thumbnails", "no_cache", "as_json"):
+        given.pop(name)
+    given["cache"] = None if no_cache else cache or "auto"
     from pathlib import Path
 
     from plusx.jobs.audit import scan as job
@@ -66,16 +88,7 @@ def scan(
     page = check_page(data, out, overwrite=overwrite)
     if fix is not None:
         check_manifest(Path(fix), overwrite=overwrite)
-    audit = job(
-        data,
-        weights=weights,
-        model=model,
-        cache=None if no_cache else cache or "auto",
-        processes=processes,
-        device=device,
-        seed=seed,
-        talk=Talk(quiet=as_json),
-    )
+    audit = job(data, talk=Talk(quiet=as_json), **given)
     if as_json:
         print(json.dumps(audit.to_json(), ensure_ascii=False, allow_nan=False))
     else:

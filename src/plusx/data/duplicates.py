@@ -53,8 +53,8 @@ def near_pairs(table: FactTable, *, asymptote: float = LEAST) -> NearPairs:
 
     Images without structure (of one colour, or nearly) are never near duplicates: nothing can
     tell them apart. Of exact duplicates the first stands for all; of an image with many copies the
-    nearest are reported, enough to join them in a group. The time grows with n^1.5
-    (a million images: minutes), memory holds about 150 bytes an image.
+    nearest are reported, enough to join them in a group. The time grows with n^1.5,
+    memory holds about 150 bytes an image.
 
     Args:
         table: with thumbnails.

@@ -10,7 +10,7 @@ import os
 import re
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plusx.data.classes import SEPARATOR, SPLIT_NAMES, Label, Row, assemble
 from plusx.data.records import Listing, Task
@@ -88,7 +88,7 @@ def _listing(table: Table, root: str, *, training: bool, task: Task | None) -> L
         label = labels[raw]
         if label is not None:
             rows.append((path, label, split, group))
-    return assemble(
+    listing = assemble(
         root,
         rows,
         where=table.where,
@@ -98,6 +98,7 @@ def _listing(table: Table, root: str, *, training: bool, task: Task | None) -> L
         ignored=found.ignored,
         unlabelled=len(found.rows) - len(rows),
     )
+    return replace(listing, by_column=bool(names))
 
 
 _Raw = str | tuple[str, ...] | None

@@ -58,6 +58,7 @@ class Listing:
             same thing twice.
         unlabelled: how many rows were left out because nobody has said what they show.
         source: the folder or file that was read, as errors name it; by default ``root``.
+        by_column: the labels stood in a column of 0 and 1 for each class.
     """
 
     root: str
@@ -67,6 +68,7 @@ class Listing:
     ignored: int = 0
     unlabelled: int = 0
     source: str = ""
+    by_column: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", self.source or self.root)

@@ -49,8 +49,6 @@ def find_outliers(features: NDArray[np.floating], *, seed: int = 0) -> Outliers:
     Raises:
         UsageError: fewer images.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     count = len(features)
     if features.ndim != 2 or count < FEWEST_IMAGES:
         raise UsageError(f"features {features.shape}: (n, d) with n at least {FEWEST_IMAGES}")
@@ -58,16 +56,17 @@ def find_outliers(features: NDArray[np.floating], *, seed: int = 0) -> Outliers:
     if count > MOST_COMPARED:
         compared = np.sort(np.random.default_rng(seed).choice(count, MOST_COMPARED, replace=False))
     among = _unit(features[compared])
-    index = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, algorithm="brute").fit(among)
+    most = NEIGHBOURS + 1  # itself among them
     itself = np.zeros(count, bool)
     itself[compared] = True
     distance = np.empty(count)
     for first in range(0, count, 1024):
         rows = slice(first, min(count, first + 1024))
-        near, _ = index.kneighbors(_unit(features[rows]))
-        squared = near**2 / 2  # of unit vectors: the cosine distance
+        cosine = _unit(features[rows]) @ among.T
+        cosine = np.sort(np.partition(cosine, -most, axis=1)[:, -most:], axis=1)
+        distances = 1 - cosine.astype(np.float64).clip(-1, 1)  # the farthest first
         own = itself[rows]
-        distance[rows] = np.where(own, squared[:, 1:].mean(1), squared[:, :-1].mean(1))
+        distance[rows] = np.where(own, distances[:, :-1].mean(1), distances[:, 1:].mean(1))
     log = np.log(np.maximum(distance, 1e-9))
     low, middle, high = np.quantile(log, (0.25, 0.5, 0.75))
     order = np.argsort(-distance, kind="stable").astype(np.int64)

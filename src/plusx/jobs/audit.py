@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from plusx.jobs.audit_findings import (
 )
 from plusx.jobs.audit_properties import shortcut_findings, shortcuts
 from plusx.jobs.audit_words import WORDS, many
+from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
 from plusx.runtime import cache_folder, cpu_count
 
@@ -43,14 +44,28 @@ SCHEMA_VERSION = 1
 PathLike = str | os.PathLike[str]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How images are read.
+
+    Attributes:
+        channels: of each.
+        reading: the choices.
+    """
+
+    channels: int = 3
+    reading: Reading = field(default_factory=Reading)
+
+
 @dataclass(frozen=True, eq=False)
 class Audit:
     """What a scan found.
 
     Attributes:
         listing: as it was read, unreadable images included.
-        readable: (n,) which of its images can be read.
-        bad: those that cannot.
+        table: facts of its images.
+        seen: how they were read.
+        bad: those that cannot be read.
         findings: the gravest first.
         shortcuts: every property that was tried as a classifier, the best first.
         statistics: sizes, formats, modes.
@@ -60,7 +75,8 @@ class Audit:
     """
 
     listing: Listing
-    readable: npt.NDArray[np.bool_]
+    table: FactTable
+    seen: Seen
     bad: tuple[BadImage, ...]
     findings: tuple[Finding, ...]
     shortcuts: tuple[Shortcut, ...]
@@ -79,6 +95,11 @@ class Audit:
     def find(self, kind: str) -> Finding | None:
         """The finding of this kind, such as ``label_errors``; None where there is none."""
         return next((one for one in self.findings if one.kind == kind), None)
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(n,) which of the listing's images can be read."""
+        return self.table.readable
 
     @property
     def verdict(self) -> str:
@@ -119,6 +140,7 @@ class Audit:
             "source": self.listing.source,
             "images": len(self.listing.samples),
             "ignored": self.listing.ignored,
+            "unlabelled": self.listing.unlabelled,
             "classes": list(self.listing.classes),
             "counts": self.counts(),
             "statistics": self.statistics,
@@ -153,60 +175,50 @@ class Audit:
         }
 
 
-def scan(
-    data: PathLike,
-    *,
-    weights: PathLike | None = None,
-    model: PathLike | None = None,
-    cache: PathLike | None = "auto",
-    processes: int | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    talk: Talk | None = None,
-) -> Audit:
+def scan(data: PathLike, *, talk: Talk | None = None, **options: Any) -> Audit:
     """Look for what is wrong with a data set; nothing in it is changed.
 
     Args:
-        data: a folder of class folders (with or without splits) or a CSV file.
-        weights: a network whose features find label errors and outliers: a file, a run, or a hub
-            id, as ``plusx train --weights`` takes them. Without it, these are not looked for.
-        model: the variant that the weights are for, where they don't say.
-        cache: folder where facts are kept by path, size and mtime; ``auto`` is the user's cache
-            folder; None keeps none.
-        processes: that read images; by default one a core.
-        device: for the network.
-        seed: of folds and samples.
+        data: a folder of class folders (with or without splits), a CSV or Parquet file, or a data
+            set that Hugging Face datasets saved.
         talk: where progress is said.
+        **options: see ``ScanOptions``.
 
     Raises:
         DataError: the data cannot be used.
         UsageError: an argument cannot work.
     """
-    talk = talk or Talk()
-    if processes is not None and processes < 1:
-        raise UsageError(f"--processes {processes} must be at least 1")
-    listing = read_listing(data, training=False)
-    table = read_facts(listing, cache=cache, processes=processes or cpu_count(), talk=talk)
+    return _scan(ScanOptions.of(data, **options), talk or Talk())
+
+
+def _scan(options: ScanOptions, talk: Talk) -> Audit:
+    listing = read_listing(options.data, training=False)
+    if listing.unlabelled:
+        talk.note(f"images left out because they have no label yet: {listing.unlabelled}")
+    if listing.ignored:
+        talk.note(f"{listing.ignored} files or rows are no images, or repeat another: left out")
+    seen = Seen(options.as_channels, options.reading)
+    processes = options.processes or cpu_count()
+    table = read_facts(listing, seen, cache=options.cache, processes=processes, talk=talk)
     with talk.phase("audit"):
-        audit = examine(listing, table, seed=seed)
-    if weights is None:
-        why = "label errors and outliers need a network's features: give --weights"
+        audit = examine(listing, table, seen, seed=options.seed)
+    if options.weights is None:
+        why = "label errors, outliers and look-alikes need a network's features: give --weights"
         return replace(audit, notes=(*audit.notes, why))
     from plusx.jobs.audit_features import extract, judge
 
-    features, usable = extract(audit, (weights, model), device=device, seed=seed, talk=talk)
+    features, usable = extract(audit, options, talk)
     with talk.phase("label errors"):
-        return judge(audit, features, usable, seed=seed)
+        return judge(audit, features, usable, seed=options.seed)
 
 
 def read_facts(
     listing: Listing,
+    seen: Seen | None = None,
     *,
     cache: PathLike | None,
     processes: int,
     talk: Talk,
-    channels: int = 3,
-    reading: Reading | None = None,
 ) -> FactTable:
     """The facts of every image of a listing, read in worker processes; see ``gather_facts``.
 
@@ -218,6 +230,7 @@ def read_facts(
         UsageError: its folder cannot be made.
     """
     paths = [sample.path for sample in listing.samples]
+    seen = seen or Seen()
 
     def read(file: Path | None) -> FactTable:
         with talk.phase("reading", len(paths)) as tick:
@@ -225,8 +238,8 @@ def read_facts(
                 paths,
                 processes=processes,
                 cache=file,
-                channels=channels,
-                reading=reading or Reading(),
+                channels=seen.channels,
+                reading=seen.reading,
                 tick=lambda n: tick(n, ""),
             )
 
@@ -246,12 +259,15 @@ def read_facts(
     return table
 
 
-def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:
+def examine(
+    listing: Listing, table: FactTable, seen: Seen | None = None, *, seed: int = 0
+) -> Audit:
     """Findings from facts: files, classes, copies and shortcuts.
 
     Args:
         listing: n images.
         table: their facts, in the same order.
+        seen: how they were read.
         seed: of folds and samples.
     """
     exact = tuple(exact_groups(table))
@@ -261,7 +277,8 @@ def examine(listing: Listing, table: FactTable, *, seed: int = 0) -> Audit:
     tested = () if several else shortcuts(keep_together(listing, exact + near), table, seed=seed)
     audit = Audit(
         listing=listing,
-        readable=table.readable,
+        table=table,
+        seen=seen or Seen(),
         bad=tuple(table.errors),
         findings=(),
         shortcuts=tested,

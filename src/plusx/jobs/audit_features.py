@@ -1,9 +1,9 @@
-"""The part of an audit that needs a network's features: label errors and outliers."""
+"""The part of an audit that needs a network's features: label errors, outliers, look-alikes."""
 
 from __future__ import annotations
 
-import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,15 @@ from plusx.evaluate.shortcuts import deal
 from plusx.fit.features import first_pass
 from plusx.fit.probe import cross_validate, fit_probe
 from plusx.jobs.audit import Audit
+from plusx.jobs.audit_alike import find_lookalikes
 from plusx.jobs.audit_findings import Finding, Item, found
+from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision
 from plusx.weights import create_network
 
 Ints = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
-PathLike = str | os.PathLike[str]
 
 FEWEST = 5
 """Images of a class, copies counting once; labels of smaller classes are not judged."""
@@ -45,30 +46,26 @@ MOST_WRONG = 0.25
 """Share of labels; where more seem wrong, it is the features that cannot tell."""
 
 
-def extract(
-    audit: Audit, network: tuple[PathLike, PathLike | None], *, device: str, seed: int, talk: Talk
-) -> tuple[Features, Ints]:
+def extract(audit: Audit, options: ScanOptions, talk: Talk) -> tuple[Features, Ints]:
     """Features (m, d) of the images that can be read, and their positions (m,) in the listing.
 
     Args:
         audit: whose images.
-        network: weights, and the variant that they are for.
-        device: where to run.
-        seed: of a head that is never used.
+        options: network and device.
         talk: where progress is said.
 
     Raises:
         PlusxError: the weights cannot be used.
     """
-    weights, model = (None if one is None else os.fspath(one) for one in network)
+    chosen = options.channels is not None or options.reading.bands is not None
     made = create_network(
-        model,
-        weights=weights or "auto",
+        options.model,
+        weights=options.weights or "auto",
         classes=max(2, len(audit.listing.classes)),
-        in_channels=None,
-        seed=seed,
+        in_channels=options.as_channels if chosen else None,
+        seed=options.seed,
     )
-    where = resolve_device(device)
+    where = resolve_device(options.device)
     engine = TorchEngine(
         made.model, device=where, dtype=resolve_precision("auto", where), top_blocks=0
     )
@@ -81,7 +78,7 @@ def extract(
         first = first_pass(
             engine,
             samples,
-            made.preprocessing,
+            replace(made.preprocessing, reading=audit.seen.reading),
             folder=Path(folder),
             threads=cpu_count(),
             tick=lambda n: tick(n, ""),
@@ -90,7 +87,7 @@ def extract(
 
 
 def judge(audit: Audit, features: Features, rows: Ints, *, seed: int = 0) -> Audit:
-    """The audit with likely label errors and outliers.
+    """The audit with likely label errors, outliers and look-alikes.
 
     Args:
         audit: of n images.
@@ -99,6 +96,8 @@ def judge(audit: Audit, features: Features, rows: Ints, *, seed: int = 0) -> Aud
         seed: of folds and samples.
     """
     findings, notes = _outliers(features, rows, seed)
+    alike, why = find_lookalikes(audit, features, rows)
+    findings, notes = findings + alike, notes + why
     if audit.listing.task != "single":
         return audit.adding(findings, (*notes, "label errors are looked for where an image has one "
                                        "label"))  # fmt: skip

@@ -176,22 +176,26 @@ def copy_findings(listing: Listing, exact: Groups, near: Groups) -> list[Finding
     """
     same = {i: number for number, rows in enumerate(exact) for i in rows}
     close = [rows for rows in near if len({same.get(i, -1 - i) for i in rows}) > 1]
+    return [*crossing(listing, "copies", exact), *crossing(listing, "near_copies", close)]
+
+
+def crossing(listing: Listing, name: str, groups: Groups) -> list[Finding]:
+    """Findings of these groups: ``NAME_across_splits``, ``NAME_across_labels`` and ``NAME``."""
+    kinds: dict[str, list[Item]] = {}
+    for rows in groups:
+        samples = [listing.samples[i] for i in rows]
+        splits = sorted({sample.split or "no split" for sample in samples})
+        labels = sorted({label_of(listing, sample) or "no label" for sample in samples})
+        where = [("_across_splits", splits), ("_across_labels", labels)]
+        crossed = [(end, names) for end, names in where if len(names) > 1]
+        for end, names in crossed:
+            kinds.setdefault(name + end, []).append(Item(rows, ", ".join(names)))
+        if not crossed:
+            kinds.setdefault(name, []).append(Item(rows))
     results = []
-    for name, groups in (("copies", exact), ("near_copies", close)):
-        kinds: dict[str, list[Item]] = {}
-        for rows in groups:
-            samples = [listing.samples[i] for i in rows]
-            splits = sorted({sample.split or "no split" for sample in samples})
-            labels = sorted({label_of(listing, sample) for sample in samples})
-            where = [("_across_splits", splits), ("_across_labels", labels)]
-            crossed = [(end, names) for end, names in where if len(names) > 1]
-            for end, names in crossed:
-                kinds.setdefault(name + end, []).append(Item(rows, ", ".join(names)))
-            if not crossed:
-                kinds.setdefault(name, []).append(Item(rows))
-        for kind, items in kinds.items():
-            images = sum(len(item.rows) for item in items)
-            results += found(kind, items, f" ({many(images, 'image')})")
+    for kind, items in kinds.items():
+        images = sum(len(item.rows) for item in items)
+        results += found(kind, items, f" ({many(images, 'image')})")
     return results
 
 

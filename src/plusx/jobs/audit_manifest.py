@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plusx.atomic import replacing
+from plusx.data import Listing, Sample
 from plusx.data.groups import keep_together
 from plusx.errors import ArtifactError, UsageError
 from plusx.jobs.audit import Audit
@@ -86,13 +87,15 @@ def write_manifest(audit: Audit, out: Path, *, overwrite: bool = False) -> Fixed
     grouped = keep_together(listing, audit.near)
     has_splits = any(sample.split for sample in listing.samples)
     has_groups = any(sample.group for sample in grouped.samples)
-    header = ["path", "label"] + ["split"] * has_splits + ["group"] * has_groups
-    rows = [header]
-    for i, sample in enumerate(grouped.samples):
-        if i not in left_out:
-            cells = [_named(sample.path, out), label_of(listing, sample)]
-            cells += [sample.split or ""] * has_splits + [sample.group or ""] * has_groups
-            rows.append(cells)
+    kept = [(i, s) for i, s in enumerate(grouped.samples) if i not in left_out]
+    columns = _columns(listing, [sample for _, sample in kept])
+    rows = [["path", *(columns or ["label"]), *["split"] * has_splits, *["group"] * has_groups]]
+    for _, sample in kept:
+        labels = [label_of(listing, sample)]
+        if columns:
+            labels = [str(int(number in sample.targets)) for number in range(len(columns))]
+        cells = [_named(sample.path, out), *labels]
+        rows.append(cells + [sample.split or ""] * has_splits + [sample.group or ""] * has_groups)
     suspects = audit.find("label_errors")
     wrong = [] if suspects is None else [
         (item.rows[0], item.why) for item in suspects.items if item.rows[0] not in left_out
@@ -101,10 +104,25 @@ def write_manifest(audit: Audit, out: Path, *, overwrite: bool = False) -> Fixed
     for what, about in (("left out", sorted(left_out.items())), ("look at the label", wrong)):
         for i, why in about:
             sample = listing.samples[i]
-            notes.append([_named(sample.path, out), label_of(listing, sample), what, why])
+            label = label_of(listing, sample)
+            # notes are for people: here a label need not be read back
+            label = f"'{label}" if label.startswith(_FORMULA) else label
+            notes.append([_named(sample.path, out), label, what, why])
     _write(notes_path(out), notes)
     _write(out, rows)
     return Fixed(out, notes_path(out), len(rows) - 1, len(left_out), len(wrong))
+
+
+def _columns(listing: Listing, kept: list[Sample]) -> list[str]:
+    """The classes, where each has a column of 0 and 1; none where labels stand in one cell.
+
+    As the data has them; and where no list of several is left, which alone would say in a cell
+    that an image may have any number of labels.
+    """
+    listed = any(len(sample.targets) > 1 for sample in kept)
+    if listing.task == "single" or (listed and not listing.by_column):
+        return []
+    return list(listing.classes)
 
 
 def _left_out(audit: Audit) -> dict[int, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import shlex
 from collections.abc import Sequence
@@ -9,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from plusx._version import __version__
-from plusx.errors import UsageError
+from plusx.data.decode import read_thumbnail
+from plusx.errors import UnreadableImage, UsageError
 from plusx.jobs.audit import Audit
 from plusx.jobs.audit_findings import Finding, Item
 from plusx.jobs.audit_words import WORDS, many
-from plusx.jobs.gallery import common_folder, thumbnail
+from plusx.jobs.gallery import common_folder
 from plusx.jobs.report import render
 from plusx.jobs.report_classes import bounded
 from plusx.jobs.run import name_of, write_text
@@ -26,6 +29,9 @@ PICTURES = 96
 
 SINGLES, GROUPS, OF_A_GROUP = 12, 5, 4
 """Most pictures of a finding: images; groups, and images of each."""
+
+SIDE = 176
+"""Longer side of a picture in pixels."""
 
 LISTED, CLASSES = 200, 1000
 """Most names of a finding and most classes; ``--json`` has all."""
@@ -148,9 +154,23 @@ def _card(audit: Audit, item: Item, rows: Sequence[int], root: str) -> Json:
     files = []
     for row in rows:
         found = _file(audit, row, root)
-        picture, why = thumbnail(audit.listing.samples[row].path)
+        picture, why = _picture(audit, audit.listing.samples[row].path)
         files.append({**found, "picture": picture, "gone": why})
     return {"why": one_line(item.why), "files": files, "more": len(item.rows) - len(rows)}
+
+
+def _picture(audit: Audit, path: str) -> tuple[str, str]:
+    """A small JPEG as a data URI; or nothing, and why."""
+    from PIL import Image
+
+    seen = audit.seen
+    try:
+        small = read_thumbnail(path, SIDE, channels=seen.channels, reading=seen.reading)
+    except UnreadableImage as error:
+        return "", one_line(error.reason)
+    file = io.BytesIO()
+    Image.fromarray(small).save(file, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}", ""
 
 
 def _lines(audit: Audit, items: Sequence[Item], root: str) -> list[Json]:

@@ -58,6 +58,16 @@ WORDS = {
         ("of near duplicates has more than one label", "of near duplicates have more than one "
          "label"),
         "Look at them: one label is likely wrong."),
+    "lookalikes_across_splits": Words(
+        "Look-alikes in two splits", "warning", "group",
+        ("of images that look alike lies in more than one split", "of images that look alike lie "
+         "in more than one split"),
+        "Look at them, and move those that show the same scene to one side, or give them a group."),
+    "lookalikes_across_labels": Words(
+        "Look-alikes with different labels", "warning", "group",
+        ("of images that look alike has more than one label", "of images that look alike have "
+         "more than one label"),
+        "Look at them: one label may be wrong."),
     "label_errors": Words(
         "Likely label errors", "warning", "image",
         ("is likely labelled wrong", "are likely labelled wrong"),
@@ -92,6 +102,10 @@ WORDS = {
         "Near duplicates", "note", "group",
         ("of near duplicates", "of near duplicates"),
         "They are kept on one side of a split that plusx makes."),
+    "lookalikes": Words(
+        "Look-alikes", "note", "group",
+        ("of images that look alike", "of images that look alike"),
+        "To a network they are nearly the same: look at them."),
     "outliers": Words(
         "Outliers", "note", "image",
         ("is unlike all others", "are unlike all others"),

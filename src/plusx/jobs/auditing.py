@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from plusx.data import Listing, Preprocessing
-from plusx.jobs.audit import Audit, examine, read_facts
+from plusx.jobs.audit import Audit, Seen, examine, read_facts
 from plusx.jobs.audit_features import judge
 from plusx.jobs.audit_page import write_page
 from plusx.jobs.leaks import stop_at_leaks
@@ -31,16 +31,10 @@ def auditor(options: TrainOptions, talk: Talk) -> Callable[[Listing, Preprocessi
 
     def audit(listing: Listing, preprocessing: Preprocessing) -> Audit:
         processes = options.threads or cpu_count()
-        table = read_facts(
-            listing,
-            cache="auto",
-            processes=processes,
-            talk=talk,
-            channels=preprocessing.channels,
-            reading=preprocessing.reading,
-        )
+        seen = Seen(preprocessing.channels, preprocessing.reading)
+        table = read_facts(listing, seen, cache="auto", processes=processes, talk=talk)
         with talk.phase("audit"):
-            found = examine(listing, table, seed=options.seed)
+            found = examine(listing, table, seen, seed=options.seed)
         if not options.allow_leaks:
             stop_at_leaks(found)
         return found

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from plusx.data import Sample, gather_facts
 from plusx.fit.features import first_pass
 from plusx.fit.loop import forward, make_optimizer
 from plusx.jobs.material import open_backbone
@@ -53,12 +55,15 @@ def estimate(options: TrainOptions, talk: Talk) -> Estimate:
     parameters = sum(p.numel() * 4 for p in setup.network.model.parameters())
     # Windows cannot remove a file that is still mapped; that must not fail the estimate.
     scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    few = setup.listing.samples[:: max(1, len(setup.listing.samples) // IMAGES)][:IMAGES]
     with scratch as temporary, talk.phase("measuring"):
-        per_image, views, row_bytes = _pass_seconds(setup, Path(temporary))
+        started, per_fact = _audit_seconds(setup, few)
+        per_image, views, row_bytes = _pass_seconds(setup, few, Path(temporary))
         per_step, trained_bytes = _step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
     epochs = 0 if setup.unfreeze == 0 else setup.recipe.epochs
     streams = 0 if views else per_image  # without a cache every epoch reads the images again
     seconds = (train + val + test) * per_image * 2 + max(0, views - 1) * train * per_image
+    seconds += started + (train + val + test) * per_fact
     seconds += epochs * (train * (per_step + streams) + val * (per_step / 3 + streams))
     folds = setup.options.folds
     seconds += folds * epochs * train * (per_step + streams)
@@ -67,12 +72,25 @@ def estimate(options: TrainOptions, talk: Talk) -> Estimate:
     return Estimate(seconds + 5, _peak_gib(), disk / 2**30, train + val + test, epochs)
 
 
-def _pass_seconds(setup: Setup, folder: Path) -> tuple[float, int, int]:
+def _audit_seconds(setup: Setup, few: Sequence[Sample]) -> tuple[float, float]:
+    """Seconds until the audit's processes run, and per image then, where nothing is cached yet."""
+    took = []
+    for samples in (few[:1], few):
+        began = time.perf_counter()
+        gather_facts(
+            [sample.path for sample in samples],
+            processes=setup.threads,
+            channels=setup.preprocessing.channels,
+            reading=setup.preprocessing.reading,
+        )
+        took.append(time.perf_counter() - began)
+    return took[0], max(0.0, took[1] - took[0]) / max(1, len(few) - 1)
+
+
+def _pass_seconds(setup: Setup, few: Sequence[Sample], folder: Path) -> tuple[float, int, int]:
     """Seconds per image of decoding and one forward, cached views, bytes per view."""
     engine, store, views = open_backbone(setup, folder, lambda text: None)
     row_bytes = store.shape.row_bytes if store is not None else 0
-    samples = setup.listing.samples
-    few = samples[:: max(1, len(samples) // IMAGES)][:IMAGES]
     first_pass(engine, few[:2], setup.preprocessing, folder=folder, threads=setup.threads)
     started = time.perf_counter()
     first_pass(engine, few, setup.preprocessing, folder=folder, threads=setup.threads)

@@ -1,4 +1,4 @@
-"""What ``plusx train`` can be told; every default stands here."""
+"""What ``plusx train`` and ``plusx scan`` can be told; every default stands here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from plusx.data.ordered import MOST_THREADS
 from plusx.data.reading import Limits, Reading, parse_bands, parse_colour, parse_range
 from plusx.errors import UsageError
 from plusx.evaluate.wish import Wish
+
+T = TypeVar("T", "TrainOptions", "ScanOptions")
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,8 @@ class TrainOptions:
                 "leave it out, or give --unfreeze all"
             )
 
-        bands = parse_bands(self.bands)
-        if bands is not None and self.channels not in (None, len(bands)):
-            raise UsageError(f"--bands names {len(bands)} bands, --channels is {self.channels}")
-        _ = self.reading, Wish.parse(self.decide)  # which complain
+        _check_bands(self)
+        Wish.parse(self.decide)  # which complains
 
     def _check_numbers(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
@@ -173,28 +173,107 @@ class TrainOptions:
         Raises:
             UsageError: an option is unknown or has an impossible value.
         """
-        known = {field.name for field in dataclasses.fields(cls)} - {"data"}
-        if unknown := sorted(set(options) - known):
-            legal = ", ".join(sorted(known))
-            raise UsageError(f"unknown option {', '.join(unknown)}; known: {legal}")
-        paths = {name: os.fspath(options[name]) for name in ("out", "model", "weights")
-                 if options.get(name) is not None}  # fmt: skip
-        return cls(os.fspath(data), **(options | paths))
+        return _of(cls, data, options, ("out", "model", "weights"))
 
     @property
     def reading(self) -> Reading:
         """How files are decoded."""
-        if self.depth not in ("full-range", "window"):
-            raise UsageError(f"--depth {self.depth!r} is not one of full-range, window")
-        return Reading(
-            background=parse_colour(self.background),
-            depth=self.depth,  # type: ignore[arg-type]
-            bands=parse_bands(self.bands),
-            range=parse_range(self.range),
-            limits=Limits() if self.max_pixels is None else Limits(pixels=self.max_pixels),
-        )
+        return _reading(self)
 
     @property
     def from_scratch(self) -> bool:
         """Whether training starts from random weights."""
         return self.weights == "none"
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """Options of a scan, as asked for.
+
+    Attributes:
+        data: a folder of images, a CSV or Parquet file, or a saved data set.
+        weights: a network whose features find label errors, outliers and look-alikes: a file, a
+            run, or a hub id, as ``plusx train --weights`` takes them. Without it, these are not
+            looked for.
+        model: the variant that the weights are for, where they don't say.
+        cache: folder where facts are kept by path, size and mtime; ``auto`` is the user's cache
+            folder; None keeps none.
+        processes: that read images; by default one a core.
+        channels, bands, range, depth, background, max_pixels: how images are read, as
+            ``TrainOptions`` has them.
+        device: for the network.
+        seed: of folds and samples.
+    """
+
+    data: str
+    weights: str | None = None
+    model: str | None = None
+    cache: str | os.PathLike[str] | None = "auto"
+    processes: int | None = None
+    channels: int | None = None
+    bands: str | Sequence[int] | None = None
+    range: str | Sequence[float] | None = None
+    depth: str = "full-range"
+    background: str = "white"
+    max_pixels: int | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "channels", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {value!r} must be a whole number of at least 1")
+        _check_bands(self)
+
+    @classmethod
+    def of(cls, data: str | os.PathLike[str], **options: Any) -> ScanOptions:
+        """From keyword arguments.
+
+        Raises:
+            UsageError: an option is unknown or has an impossible value.
+        """
+        return _of(cls, data, options, ("model", "weights"))
+
+    @property
+    def reading(self) -> Reading:
+        """How files are decoded."""
+        return _reading(self)
+
+    @property
+    def as_channels(self) -> int:
+        """Channels that images are read with."""
+        bands = self.reading.bands
+        return self.channels or (3 if bands is None else len(bands))
+
+
+def _reading(options: TrainOptions | ScanOptions) -> Reading:
+    if options.depth not in ("full-range", "window"):
+        raise UsageError(f"--depth {options.depth!r} is not one of full-range, window")
+    most = options.max_pixels
+    return Reading(
+        background=parse_colour(options.background),
+        depth=options.depth,  # type: ignore[arg-type]
+        bands=parse_bands(options.bands),
+        range=parse_range(options.range),
+        limits=Limits() if most is None else Limits(pixels=most),
+    )
+
+
+def _check_bands(options: TrainOptions | ScanOptions) -> None:
+    bands = parse_bands(options.bands)
+    if bands is not None and options.channels not in (None, len(bands)):
+        raise UsageError(f"--bands names {len(bands)} bands, --channels is {options.channels}")
+    _ = options.reading  # which complains
+
+
+def _of(
+    kind: type[T], data: str | os.PathLike[str], options: dict[str, Any], paths: Sequence[str]
+) -> T:
+    known = {field.name for field in dataclasses.fields(kind)} - {"data"}
+    if unknown := sorted(set(options) - known):
+        legal = ", ".join(sorted(known))
+        raise UsageError(f"unknown option {', '.join(unknown)}; known: {legal}")
+    plain = {name: os.fspath(options[name]) for name in paths if options.get(name) is not None}
+    return kind(os.fspath(data), **(options | plain))

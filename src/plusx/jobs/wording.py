@@ -28,12 +28,13 @@ ROLES = {
 }
 """Role -> what that says about the images."""
 
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 def one_line(text: object) -> str:
-    """``text`` fit for any page: control characters become a space, lone surrogates (of file names
-    that are not UTF-8) and runs of either as well."""
+    """``text`` fit for any page: control characters become a space, as do those that turn the
+    direction of what follows, lone surrogates (of file names that are not UTF-8) and runs of
+    them."""
     return _UNSEEN.sub(" ", str(text)).strip()
 
 
