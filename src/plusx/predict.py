@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
 from plusx.data.records import Task, target_array
@@ -22,6 +23,7 @@ from plusx.runtime import cpu_count, forward_batch, resolve_device, resolve_prec
 from plusx.weights import Artifact, load_artifact
 
 PathLike = str | os.PathLike[str]
+Reader = Callable[[Sample, int], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +143,15 @@ class Predictor:
             yield from bad
 
     def predictions(
-        self, samples: Sequence[Sample], *, tick: Callable[[int], None] = lambda n: None
+        self,
+        samples: Sequence[Sample],
+        *,
+        tick: Callable[[int], None] = lambda n: None,
+        reader: Reader | None = None,
     ) -> tuple[Predictions, list[BadImage]]:
         """Labelled images, whose targets index ``classes``, as ``Predictions``; of task multi with
-        the classes that the model's thresholds give each.
+        the classes that the model's thresholds give each. ``reader`` takes the place of decoding
+        and preprocessing: (sample, position) -> (C, H, W) float32.
 
         Raises:
             DataError: none of them can be read.
@@ -152,7 +159,7 @@ class Predictor:
         kept: list[Sample] = []
         logits: list[npt.NDArray[np.float32]] = []
         failed: list[BadImage] = []
-        for read, answers, bad in self._batches(samples):
+        for read, answers, bad in self._batches(samples, reader):
             kept += read
             logits.append(answers)
             failed += bad
@@ -170,12 +177,13 @@ class Predictor:
         return decided(found, self.decision) if self.task == "multi" else found, failed
 
     def _batches(
-        self, samples: Iterable[Sample]
+        self, samples: Iterable[Sample], reader: Reader | None = None
     ) -> Iterator[tuple[list[Sample], npt.NDArray[np.float32], list[BadImage]]]:
         """The samples of each batch that could be read, their logits (N, K), and the bad ones."""
         loading, listed = tee(samples)
         size = self._batch_size
-        for batch in load_batches(loading, self._read, batch_size=size, threads=self._threads):
+        read = reader or self._read
+        for batch in load_batches(loading, read, batch_size=size, threads=self._threads):
             given = list(islice(listed, size))
             logits = np.empty((0, len(self.classes)), np.float32)
             if len(batch.images):

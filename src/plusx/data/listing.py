@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -24,7 +24,13 @@ _GIVE = "give a folder of class folders, or a CSV or Parquet file (path,label[,s
 PathLike = str | os.PathLike[str]
 
 
-def read_listing(source: PathLike, *, training: bool = True, task: Task | None = None) -> Listing:
+def read_listing(
+    source: PathLike,
+    *,
+    training: bool = True,
+    task: Task | None = None,
+    beside: Collection[str] = (),
+) -> Listing:
     """List the images of a folder, a manifest, or a data set that Hugging Face datasets saved.
 
     Args:
@@ -33,6 +39,8 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
             :func:`plusx.data.hf_dataset.read_dataset`).
         training: require what training needs; False to read images for evaluation.
         task: what a model's task asks of the labels; by default the labels tell.
+        beside: columns of a CSV or Parquet file that say something else of the images (see
+            :func:`plusx.data.manifest.read_columns`).
 
     Raises:
         DataError: the source cannot be used, or has labels of another task.
@@ -41,6 +49,10 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
     where = os.fspath(source)
     if not where:
         raise DataError(f"the name of the data is empty; {_GIVE}")
+    if beside and not (is_manifest(where) and not os.path.isdir(where)):
+        raise DataError(
+            f"{where}: has no columns {quoted(beside)}; give a CSV or Parquet file with them"
+        )
     if os.path.isdir(where):
         if is_dataset(where):
             return read_dataset(where, training=training, task=task)
@@ -51,7 +63,7 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
             )
         return read_folder(where, training=training)
     if is_manifest(where):
-        return read_manifest(where, training=training, task=task)
+        return read_manifest(where, training=training, task=task, beside=beside)
     if os.path.exists(where):
         raise DataError(f"{where}: is a single file, and no manifest; {_GIVE}")
     raise DataError(f"{where}: does not exist; {_GIVE}")

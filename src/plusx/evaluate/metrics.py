@@ -128,7 +128,6 @@ def _evaluate_single(predictions: Predictions, seed: int, held: Held) -> Evaluat
     groups = group_numbers(predictions.groups)
     confusion = np.bincount(targets * k + predicted, minlength=k * k).reshape(k, k)
     present = confusion.sum(axis=1) > 0
-    right = targets == predicted
     undefined: dict[str, str] = {}
     if k <= 5:
         undefined["top5"] = f"it needs more than 5 classes, and there are {k}"
@@ -138,7 +137,7 @@ def _evaluate_single(predictions: Predictions, seed: int, held: Held) -> Evaluat
     truth = targets[:, None] == np.arange(k)
     told = one_against_rest(log_odds(predictions.logits), truth, groups, held.of(k))
     figures: dict[str, Figure | None] = {
-        "top1": _share(right, groups),
+        "top1": top1(predictions),
         "top5": _share(within_top(predictions, 5), groups) if k > 5 else None,
         "balanced_accuracy": recall,
         "macro_precision": _macro(confusion, "precision", cell, groups),
@@ -160,6 +159,11 @@ def _evaluate_single(predictions: Predictions, seed: int, held: Held) -> Evaluat
         absent=tuple(np.array(predictions.classes, dtype=object)[~present]),
         undefined=undefined,
     )
+
+
+def top1(predictions: Predictions) -> Figure:
+    """The share of labelled images whose most probable class is right (task single)."""
+    return _share(predictions.targets == predictions.predicted, group_numbers(predictions.groups))
 
 
 def within_top(predictions: Predictions, k: int) -> npt.NDArray[np.bool_]:

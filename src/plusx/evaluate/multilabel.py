@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from plusx.errors import DataError
 from plusx.evaluate.intervals import (
     Figure,
     Floats,
@@ -124,6 +125,19 @@ def mean_average_precision(truth: Marks, logits: npt.NDArray[np.float32], units:
     spread = float((1.0 / truth.sum(axis=0)[there]).sum())
     size = min(int(there.sum()) ** 2 / spread, float(len(np.unique(units))))
     return proportion(float(values[there].mean()), size)
+
+
+def map_of(predictions: Predictions) -> Figure:
+    """The same of predictions of task multi.
+
+    Raises:
+        DataError: no image has any class.
+    """
+    groups = group_numbers(predictions.groups)
+    units = np.arange(len(predictions), dtype=np.int64) if groups is None else groups
+    if not predictions.targets.any():
+        raise DataError("no image has any class: there is no mean average precision")
+    return mean_average_precision(predictions.targets, predictions.logits, units)
 
 
 def average_precisions(truth: Marks, logits: npt.NDArray[np.float32]) -> Floats:
