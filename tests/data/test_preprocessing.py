@@ -114,7 +114,9 @@ def test_against_timm_on_bytes() -> None:
         {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.95},
         {"input_size": (3, 224, 224), "interpolation": "bilinear", "crop_pct": 0.875},
         {"input_size": (3, 96, 96), "interpolation": "bilinear", "crop_mode": "squash"},
-    ):
+        {"input_size": (3, 96, 96), "interpolation": "bilinear", "crop_pct": 1.0,
+         "crop_mode": "border"},
+    ):  # fmt: skip
         cfg |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
         p = Preprocessing.from_timm(cfg)
         for height, width in [(360, 480), (300, 300), (500, 333)]:

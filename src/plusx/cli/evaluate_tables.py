@@ -76,7 +76,7 @@ def _held(found: Json) -> None:
         for at in one["at"]:
             other = "sensitivity" if at["promised"] == "specificity" else "specificity"
             print(f"{one['class']}: {other} {figure(at[other])} at {at['held_at']:.4g} "
-                  f"{at['promised']} (probability {at['threshold']:.4g})")  # fmt: skip
+                  f"{at['promised']} (probability {at['threshold']:.6g})")  # fmt: skip
     for name, why in found["undefined"].items():
         if name.startswith("per_class.at "):
             print(f"left out: {why}")
@@ -131,6 +131,9 @@ def _crops(ways: list[Json]) -> None:
         print(f"--crop {way['name']:<7} top1 {figure(way['top1'])}{against}: {way['finding']}")
     if not any(way["settled"] for way in ways):
         print("which crop is best cannot be told from these images")
+    elif found := [way for way in ways if way["settled"] and way["gain"]["low"] > 0]:
+        mode = {"centre": "short"}.get(found[0]["name"], found[0]["name"])
+        print(f"to train with it: plusx train ... --resize-mode {mode}")
 
 
 def _robustness(found: Json) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from plusx.data.table import Cell, Table, column_name
+from plusx.data.table import COLUMNS, Cell, Table, column_name
 from plusx.errors import DataError, MissingExtra
 
 _ROWS = 8192
 
 
 def open_parquet(where: str, beside: Collection[str] = ()) -> Table:
-    """The file as a table of rows, read ``_ROWS`` at a time; columns ``beside`` may hold anything,
-    which becomes text.
+    """The file as a table of rows, read ``_ROWS`` at a time. Where there are columns ``beside``,
+    all but path, label, split and group may hold anything, which becomes text.
 
     Whole numbers and booleans become text; a list becomes several labels; a null says that nothing
     is known.
@@ -37,6 +37,7 @@ def open_parquet(where: str, beside: Collection[str] = ()) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{where}: is no Parquet file that can be read ({_said(error)})") from error
     names = list(file.schema_arrow.names)
+    free = {name for name in names if beside and column_name(name) not in COLUMNS}
 
     def rows() -> Iterator[tuple[int, list[Cell]]]:
         number = 0
@@ -49,7 +50,7 @@ def open_parquet(where: str, beside: Collection[str] = ()) -> Table:
                     yield (
                         number,
                         [
-                            _cell(value, name, at, any_kind=name in beside)
+                            _cell(value, name, at, any_kind=name in free)
                             for value, name in zip(cells, names, strict=True)
                         ],
                     )

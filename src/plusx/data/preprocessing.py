@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
-from plusx.data.reading import Reading
+from plusx.data.reading import Reading, ResizeMode
 from plusx.errors import UsageError
 
 Interpolation = Literal["bilinear", "bicubic"]
-ResizeMode = Literal["short", "squish", "pad"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -122,13 +121,14 @@ class Preprocessing:
 
     def resized_hw(self, h: int, w: int) -> tuple[int, int]:
         """Height and width after the resize: the long side is cut to an integer, as torchvision
-        does (``int(resize * long / short)``)."""
+        does (``int(resize * long / short)``); with ``mode="pad"`` the short side is rounded, as
+        timm does."""
         if self.mode == "squish":
             return self.resize, self.resize
         if self.mode == "pad":
             long: Any = torch.sym_max(h, w)
-            one: Any = torch.sym_max(1, self.resize * h // long)
-            return one, torch.sym_max(1, self.resize * w // long)
+            rounded: list[Any] = [(2 * self.resize * side + long) // (2 * long) for side in (h, w)]
+            return torch.sym_max(1, rounded[0]), torch.sym_max(1, rounded[1])
         short: Any = torch.sym_min(h, w)  # like min, and can be traced
         return self.resize * h // short, self.resize * w // short
 
@@ -184,6 +184,14 @@ class Preprocessing:
             std = (round(sum(std) / 3, 6),) * channels
         resize = math.floor(size / 0.875) if size >= 160 else size
         return cls(size, resize, mean=mean, std=std, channels=channels)
+
+    def as_mode(self, mode: ResizeMode) -> Preprocessing:
+        """The same with another mode: ``squish`` and ``pad`` then show the whole image, ``short``
+        crops as much as is usual at that size; its own mode leaves it as it is."""
+        if mode == self.mode:
+            return self
+        usual = Preprocessing.for_size(self.size).resize
+        return replace(self, mode=mode, resize=usual if mode == "short" else self.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` gives an equal object back."""

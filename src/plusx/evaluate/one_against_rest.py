@@ -126,12 +126,13 @@ def _trades(
     made = []
     if not positive.any():  # an absent class; see Evaluation.absent
         return ()
-    for tell, held in zip((sensitivity_at, specificity_at), rates, strict=True):
+    names = ("specificity", "sensitivity")
+    for tell, held, name in zip((sensitivity_at, specificity_at), rates, names, strict=True):
         for rate in held:
             try:
                 trade = tell(score, positive, rate, groups)
             except DataError as error:
-                undefined[f"per_class.at {rate:g}"] = str(error)
+                undefined[f"per_class.at {name} {rate:g}"] = str(error)
             else:
                 made.append(replace(trade, threshold=_probability(trade.threshold)))
     return tuple(made)

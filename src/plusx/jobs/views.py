@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from plusx.data import Preprocessing, Sample, plain_reader
 from plusx.data.loader import decode
-from plusx.data.preprocessing import ResizeMode, shorten
+from plusx.data.preprocessing import shorten
+from plusx.data.reading import ResizeMode
 from plusx.errors import DataError, UsageError
 from plusx.evaluate import Figure, Predictions, log_probabilities
 from plusx.evaluate.metrics import top1
@@ -97,13 +99,17 @@ class Viewer:
         ``five`` (the four corners and the centre, as in He et al. 2015's 10-crop without mirror
         images).
         """
+        logits = np.log(np.maximum(self.probabilities(views), 1e-45)).astype(np.float32)
+        return self._way(views, replace(self._plain, logits=logits))
+
+    def probabilities(self, views: str) -> npt.NDArray[np.float64]:
+        """(N, K) mean over the views."""
         readers = [_mirrored(self._own)] if views == "mirror" else _five(self._own)
         found = [self._plain] if views == "mirror" else []
         for i, reader in enumerate(readers, start=1):
             found.append(self._shown(reader, f"view {i} of {len(readers)}"))
-        mean = np.mean([np.exp(log_probabilities(p.logits, "single")) for p in found], axis=0)
-        logits = np.log(np.maximum(mean, 1e-45)).astype(np.float32)
-        return self._way(views, replace(self._plain, logits=logits))
+        shares = [np.exp(log_probabilities(one.logits, "single")) for one in found]
+        return np.asarray(np.mean(shares, axis=0))
 
     def cropped(self, names: Sequence[str]) -> list[Way]:
         """Each of ``centre``, ``squish`` and ``pad``, best first. The last two show all of the
@@ -113,7 +119,7 @@ class Viewer:
             if CROPS[name] == self._own.mode:
                 ways.append(replace(self._way(name, self._plain), own=True))
                 continue
-            found = self._shown(plain_reader(as_mode(self._own, CROPS[name])), f"crop {name}")
+            found = self._shown(plain_reader(self._own.as_mode(CROPS[name])), f"crop {name}")
             ways.append(self._way(name, found))
         return sorted(ways, key=lambda way: -way.top1.value)
 
@@ -141,14 +147,6 @@ def check_crops(names: Sequence[str]) -> None:
     """Raise UsageError unless all are known."""
     if unknown := [name for name in names if name not in CROPS]:
         raise UsageError(f"--crop {unknown[0]!r} is not one of {', '.join(CROPS)}")
-
-
-def as_mode(preprocessing: Preprocessing, mode: ResizeMode) -> Preprocessing:
-    """The same with another resize: ``squish`` and ``pad`` show the whole image, ``short`` crops
-    as much as is usual at that size."""
-    size = preprocessing.size
-    resize = Preprocessing.for_size(size).resize if mode == "short" else size
-    return replace(preprocessing, mode=mode, resize=resize)
 
 
 def _mirrored(preprocessing: Preprocessing) -> Reader:
