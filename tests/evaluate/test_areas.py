@@ -120,6 +120,30 @@ def test_two_classes_are_told_at_the_usual_rates_and_more_when_asked(synthetic: 
         Held(specificities=(95,))
 
 
+def test_of_two_classes_the_mean_is_as_sure_as_each(synthetic: Make) -> None:
+    e = evaluate(synthetic(300, 2))
+    mean, one = e.figure("macro_auroc"), e.per_class[0].auroc
+    assert one is not None
+    assert (mean.value, mean.low, mean.high) == pytest.approx(
+        (one.value, one.low, one.high), abs=2e-3
+    )
+
+
+def test_the_influence_of_an_image_is_what_it_adds() -> None:
+    rng = np.random.default_rng(0)
+    positive = np.arange(60) % 3 == 0
+    score = np.round(rng.normal(size=60) + positive, 1)  # with ties
+    found = areas(score, positive)
+    assert found is not None
+    for row in (0, 1, 2, 30, 59):  # a thousandth of an image more
+        weights = np.ones(60)
+        weights[row] += 1e-3
+        moved = (roc_auc_score(positive, score, sample_weight=weights),
+                 average_precision_score(positive, score, sample_weight=weights))  # fmt: skip
+        for area, value in zip(found, moved, strict=True):
+            assert (value - area.value) / 1e-3 == pytest.approx(area.influence[row], abs=1e-4)
+
+
 def test_one_image_of_a_class_has_no_area_and_is_left_out_of_the_mean(called: Make) -> None:
     e = evaluate(called([(0, 0)] * 9 + [(1, 1)] * 9 + [(2, 2)], 4))
     assert [one.auroc is None for one in e.per_class] == [False, False, True, True]

@@ -108,7 +108,7 @@ def areas(score: Floats, positive: Bools, groups: Ints | None = None) -> tuple[A
     average = min(1.0, float((here * precision).sum() / m))
     moved = here / (found + false) ** 2
     more, less = (np.cumsum((moved * x)[::-1])[::-1] for x in (false, found))
-    per_score = [((above - roc) / m, (roc - below) / n),
+    per_score = [((above - roc) / m, (below - roc) / n),
                  ((precision - average + more) / m, -less / m)]  # fmt: skip
     made = []
     for ours, theirs in per_score:
