@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
 from plusx.data.records import Task, target_array
@@ -25,6 +26,7 @@ from plusx.runtime import cpu_count, forward_batch, resolve_device, resolve_prec
 from plusx.weights import Artifact, load_artifact
 
 PathLike = str | os.PathLike[str]
+Reader = Callable[[Sample, int], Tensor]
 
 _LARGEST = 65_504.0  # of float16
 
@@ -183,6 +185,7 @@ class Predictor:
         *,
         features: bool = False,
         tick: Callable[[int], None] = lambda n: None,
+        reader: Reader | None = None,
     ) -> tuple[Predictions, list[BadImage]]:
         """Labelled images, whose targets index ``classes``, as ``Predictions``: calibrated, and of
         task multi with the classes that the model's thresholds give each.
@@ -191,6 +194,7 @@ class Predictor:
             samples: the images.
             features: keep the pooled vectors, too, as float16.
             tick: called with the number of images done since the last call.
+            reader: (sample, position) -> (C, H, W) float32, in place of decoding and preprocessing.
 
         Raises:
             DataError: none of them can be read.
@@ -199,7 +203,7 @@ class Predictor:
         logits: list[npt.NDArray[np.float32]] = []
         vectors: list[npt.NDArray[np.float16]] = []
         failed: list[BadImage] = []
-        for read, found, bad in self._batches(samples):
+        for read, found, bad in self._batches(samples, reader):
             kept += read
             logits.append(self.decision.temper(found.logits.numpy()))
             if features and read:
@@ -220,12 +224,13 @@ class Predictor:
         return decided(whole, self.decision) if self.task == "multi" else whole, failed
 
     def _batches(
-        self, samples: Iterable[Sample]
+        self, samples: Iterable[Sample], reader: Reader | None = None
     ) -> Iterator[tuple[list[Sample], Outputs, list[BadImage]]]:
         """The samples of each batch that could be read, their outputs, and the bad ones."""
         loading, listed = tee(samples)
         size = self._batch_size
-        for batch in load_batches(loading, self._read, batch_size=size, threads=self._threads):
+        read = reader or self._read
+        for batch in load_batches(loading, read, batch_size=size, threads=self._threads):
             given = list(islice(listed, size))
             if len(batch.images):
                 found = self._engine.run(batch.images)

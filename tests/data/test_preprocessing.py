@@ -114,7 +114,9 @@ def test_against_timm_on_bytes() -> None:
         {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.95},
         {"input_size": (3, 224, 224), "interpolation": "bilinear", "crop_pct": 0.875},
         {"input_size": (3, 96, 96), "interpolation": "bilinear", "crop_mode": "squash"},
-    ):
+        {"input_size": (3, 96, 96), "interpolation": "bilinear", "crop_pct": 1.0,
+         "crop_mode": "border"},
+    ):  # fmt: skip
         cfg |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
         p = Preprocessing.from_timm(cfg)
         for height, width in [(360, 480), (300, 300), (500, 333)]:
@@ -134,10 +136,31 @@ def test_timm_and_back(size: int, more: int) -> None:
     assert Preprocessing.from_timm(json.loads(json.dumps(cfg))) == p
 
 
-def test_squish_to_timm_and_back() -> None:
-    p = Preprocessing(64, 64, mode="squish", mean=(0.5,), std=(0.25,), channels=1)
-    assert p.to_timm()["crop_mode"] == "squash"
+@pytest.mark.parametrize(("mode", "theirs"), [("squish", "squash"), ("pad", "border")])
+def test_other_modes_to_timm_and_back(mode: str, theirs: str) -> None:
+    p = Preprocessing(64, 64, mode=mode, mean=(0.5,), std=(0.25,), channels=1)  # type: ignore[arg-type]
+    assert p.to_timm()["crop_mode"] == theirs
     assert Preprocessing.from_timm(p.to_timm()) == p
+    assert Preprocessing.from_dict(p.to_dict()) == p
+
+
+@pytest.mark.parametrize("resize", [32, 40])
+@pytest.mark.parametrize("hw", [(60, 100), (101, 33), (50, 50), (7, 2000), (5, 3)])
+def test_pad_shows_the_whole_image_in_a_frame_of_the_mean(hw: tuple[int, int], resize: int) -> None:
+    p = Preprocessing(32, resize, mode="pad")
+    image = photo(*hw)
+    seen = p(image)
+    assert seen.shape == (3, 32, 32)
+    inner = p.resized_hw(*hw)
+    assert max(inner) == resize
+    assert min(inner) >= 1
+    x = p.normalise(p.resample(image.permute(2, 0, 1), inner) / 255)
+    whole = torch.zeros(3, 400, 400)  # far larger than both
+    top, left = (200 - side // 2 for side in inner)
+    whole[:, top : top + inner[0], left : left + inner[1]] = x
+    spare = [side - 32 for side in inner]
+    top, left = (at + round(s / 2) for at, s in zip((top, left), spare, strict=True))
+    assert torch.equal(seen, whole[:, top : top + 32, left : left + 32])
 
 
 def test_what_timm_leaves_out() -> None:
@@ -151,7 +174,7 @@ def test_what_timm_leaves_out() -> None:
         ({}, "input_size None"),
         ({"input_size": [224, 224]}, "input_size"),
         ({"input_size": [3, 224, 256]}, "not square"),
-        ({"input_size": [3, 224, 224], "crop_mode": "border"}, "'border'"),
+        ({"input_size": [3, 224, 224], "crop_mode": "tile"}, "'tile'"),
         ({"input_size": [3, 224, 224], "interpolation": "lanczos"}, "'lanczos'"),
         ({"input_size": [3, 224, 224], "crop_pct": 1.2}, "below size"),
         ({"input_size": [1, 224, 224]}, "3 values for 1 channels"),
@@ -191,7 +214,7 @@ def test_dict_and_back_is_strict() -> None:
         {"size": 0},
         {"resize": 9},
         {"interpolation": "nearest"},
-        {"mode": "pad"},
+        {"mode": "fit"},
         {"channels": 0},
         {"channels": 1},
         {"std": (0.0, 1.0, 1.0)},
@@ -228,7 +251,7 @@ class AsModule(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("default")  # torch's exporter warns about its own parts
-@pytest.mark.parametrize("mode", ["short", "squish"])
+@pytest.mark.parametrize("mode", ["short", "squish", "pad"])
 def test_exports_for_any_height_and_width(mode: str) -> None:
     p = Preprocessing(32, 36, "bilinear", mode=mode)  # type: ignore[arg-type]
     side = torch.export.Dim("height", min=8, max=4000), torch.export.Dim("width", min=8, max=4000)

@@ -49,7 +49,7 @@ def test_a_perfect_area_is_not_certain() -> None:
     found = auroc(np.arange(20.0), np.arange(20) >= 10)
     assert found.value == found.high == 1.0
     assert 0.6 < found.low < 0.8
-    with pytest.raises(DataError, match="images of the class and images of others"):
+    with pytest.raises(DataError, match="at least 2 images"):
         auroc(np.arange(4.0), np.ones(4, bool))
 
 
@@ -58,10 +58,12 @@ def test_one_rate_at_another() -> None:
     positive = np.array([False] * 4 + [True] * 4)
     trade = sensitivity_at(score, positive, 0.75)
     assert (trade.threshold, trade.value.value) == (0.3, 1.0)
-    trade = sensitivity_at(score, positive, 0.9)
-    assert (trade.threshold, trade.value.value) == (0.4, 0.75)
-    trade = specificity_at(score, positive, 0.9)
-    assert (trade.threshold, trade.value.value) == (0.35, 0.75)
+    trade = sensitivity_at(score, positive, 0.7)
+    assert (trade.threshold, trade.value.value) == (0.3, 1.0)
+    trade = specificity_at(score, positive, 0.75)
+    assert (trade.threshold, trade.value.value) == (0.5, 1.0)
+    with pytest.raises(DataError, match=r"specificity 0.9 needs at least 10 images .* not 4"):
+        sensitivity_at(score, positive, 0.9)
     with pytest.raises(UsageError, match="specificity 95"):
         sensitivity_at(score, positive, 95)
 

@@ -148,3 +148,16 @@ def test_a_network_of_one_block_has_no_maps_to_read():
     net = build(timm_spec("timm:test_resnet.r160_in1k"))
     with pytest.raises(UsageError, match="its maps have one pixel"):
         sharpest_stage(net, 64)
+
+
+@pytest.mark.parametrize("hw", [(60, 90), (90, 60), (31, 32), (20, 100)])
+def test_a_map_of_a_padded_image_covers_all_of_it_in_its_place(hw: tuple[int, int]) -> None:
+    preprocessing = Preprocessing(32, 32, mode="pad")
+    image = torch.zeros(*hw, 3, dtype=torch.uint8)
+    top, left = hw[0] // 2, hw[1] // 2
+    image[:top, :left] = 255  # a quarter, as the network sees it, is where the map is hot
+    heat = (preprocessing(image)[0] > 1).float()
+    whole = on_image(heat, hw, preprocessing)
+    assert whole.shape == hw
+    assert not whole.isnan().any()
+    assert ((whole > 0.5) == (image[:, :, 0] > 0)).float().mean() > 0.9

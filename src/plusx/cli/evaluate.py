@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,8 @@ EXAMPLES = """\b
 Examples:
   plusx evaluate runs/photos-1 test-photos/
   plusx evaluate runs/photos-1 list.csv --split test --json
+  plusx evaluate runs/photos-1 test-photos/ --costs costs.csv --slice-by size,brightness
+  plusx evaluate runs/photos-1 test-photos/ --robustness --tta mirror --crop centre,squish,pad
 """
 
 
@@ -28,6 +30,30 @@ def evaluate(
     predictions: Annotated[
         str | None, typer.Option(help="Write logits and targets to this .npz file.")
     ] = None,
+    specificity: Annotated[
+        list[float] | None,
+        typer.Option(help="Tell the sensitivity at it [default: two classes 0.95, 0.99]."),
+    ] = None,
+    sensitivity: Annotated[
+        list[float] | None,
+        typer.Option(help="Tell the specificity at it [default: two classes 0.95, 0.99]."),
+    ] = None,
+    costs: Annotated[
+        str | None, typer.Option(help="CSV of costs: rows true, columns decided for.")
+    ] = None,
+    slice_by: Annotated[
+        str | None,
+        typer.Option(help="Columns of the CSV or Parquet file, or size,brightness,sharpness."),
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Harm images on purpose: 36 passes.")
+    ] = False,
+    robustness_images: Annotated[int, typer.Option(min=1, help="To harm, at most.")] = 500,
+    tta: Annotated[
+        str | None, typer.Option(help="Average over views: mirror, or five (crops).")
+    ] = None,
+    crop: Annotated[str | None, typer.Option(help="Ways to compare: centre,squish,pad.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what --robustness draws.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
@@ -43,12 +69,24 @@ def evaluate(
     """Score a run on labelled images, classes matched by name; the run is not changed."""
     from pathlib import Path
 
-    from plusx.cli.words import deciding, figure
+    from plusx.cli.evaluate_tables import show
+    from plusx.evaluate import Held
+    from plusx.jobs.evaluate import Also
     from plusx.jobs.evaluate import evaluate as job
     from plusx.jobs.run import write_json
 
     for option, name in (("--out", out), ("--predictions", predictions)):
         ready(option, name)
+    rates = (None if given is None else tuple(given) for given in (specificity, sensitivity))
+    also = Also(
+        held=Held(*rates),
+        costs=costs,
+        slice_by=_names("--slice-by", slice_by),
+        robustness=robustness_images if robustness else 0,
+        tta=tta or "",
+        crop=_names("--crop", crop),
+        seed=seed,
+    )
     result = job(
         run,
         data,
@@ -57,18 +95,13 @@ def evaluate(
         precision=precision,
         batch_size=batch_size,
         threads=threads,
+        also=also,
     )
     found = result.to_json()
     if as_json:
         print(json.dumps(found, ensure_ascii=False, allow_nan=False))
     else:
-        print(f"{found['n']} images ({found['split']})")
-        for name, value in found["figures"].items():
-            if value is not None and name != "nll":
-                print(f"{name:<22} {figure(value)}")
-        for line in deciding(found["decision"] or {}):
-            print(line)
-        _classes(found)
+        show(found)
     if out is not None:  # after the figures were shown: a full disk shall not cost them
         write_json(Path(out), found)
     if predictions is not None:
@@ -95,50 +128,13 @@ def ready(option: str, name: str | None) -> None:
         raise UsageError(f"{option} {name!r}: is a folder; give the name of a file")
 
 
-def _classes(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    """Names between commas, each once."""
+    from plusx.errors import UsageError
 
-    seen = [one for one in found["per_class"] if one["support"]]
-    table = Table(title=None)
-    figures = ["precision", "recall", "f1"] + ["average_precision"] * (found["task"] == "multi")
-    for name in ("class", *figures, "support"):
-        table.add_column(name.replace("_", " "), justify="left" if name == "class" else "right")
-    for one in seen[:50]:
-        cells = [_share(one[name]) for name in figures]
-        table.add_row(str(one["class"]), *cells, str(one["support"]))
-    console = Console()
-    console.print(table, markup=False)
-    if len(seen) > 50:
-        print(f"and {len(seen) - 50} classes more (--json has all)")
-    if len(seen) <= 20 and found["confusion"] is not None:
-        _confusion(found, [str(one["class"]) for one in seen])
-
-
-def _confusion(found: dict[str, Any], names: list[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    order = [found["classes"].index(name) for name in names]
-    rows: list[list[int]] = found["confusion"]
-    numbers = [str(i) for i in range(1, len(names) + 1)]
-    console = Console()
-    for heads in (names, numbers):  # under numbers where the names don't fit side by side
-        table = Table(title="confusion: rows are true, columns predicted")
-        for head in ("", *heads):
-            table.add_column(head, justify="right", no_wrap=True)
-        for number, name, i in zip(numbers, names, order, strict=True):
-            label = name if heads is names else f"{name} {number}"
-            table.add_row(label, *(str(rows[i][j]) for j in order))
-        if Console(width=10_000).measure(table).maximum <= console.width:
-            console.print(table, markup=False)
-            break
-    else:
-        print(f"the confusion matrix needs more than {console.width} columns (--json has it)")
-    elsewhere = sum(map(sum, rows)) - sum(rows[i][j] for i in order for j in order)
-    if elsewhere:
-        print(f"{elsewhere} predictions are of classes absent from the data")
-
-
-def _share(value: object) -> str:
-    return "-" if not isinstance(value, dict) else f"{value['value']:.3f}"
+    if text is None:
+        return ()
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise UsageError(f"{option} {text!r} has an empty name between its commas")
+    return names

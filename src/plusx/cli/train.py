@@ -63,6 +63,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels the network sees [default: that of the weights].")
     ] = None,
+    resize_mode: Annotated[
+        str | None, typer.Option(help="short, squish or pad [default: that of the weights].")
+    ] = None,
     channels: Annotated[
         int | None, typer.Option(help="Of the input: 3 colour, 1 grey [default: of the weights].")
     ] = None,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from plusx.data.preprocessing import Preprocessing
+from plusx.data.preprocessing import Preprocessing, shorten
 from plusx.errors import UsageError
 
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
@@ -53,13 +53,19 @@ def corrupt(
             f"corruption {kind!r} of strength {strength!r} is not one of {', '.join(STRENGTHS)} "
             "at 1 to 5"
         )
-    resize = Preprocessing(size, size, mean=(0.0,) * image.shape[2], std=(1.0,) * image.shape[2],
-                           channels=image.shape[2])  # fmt: skip
-    x = image.permute(2, 0, 1)
-    x = resize.resample(x, resize.resized_hw(x.shape[1], x.shape[2]))
-    x = x.round().clamp(0, 255).to(torch.uint8)
+    x = shrink(image, size).permute(2, 0, 1)
     harmed = _KINDS[kind](x, STRENGTHS[kind][strength - 1], rng)
     return harmed.permute(1, 2, 0).contiguous()
+
+
+def shrink(image: Tensor, size: int) -> Tensor:
+    """(H, W, C) resized to a short side of ``size``: (H', W', C) uint8; one of that size stays."""
+    channels = image.shape[2]
+    none = (0.0,) * channels
+    resize = Preprocessing(size, size, mean=none, std=(1.0,) * channels, channels=channels)
+    x = shorten(image.permute(2, 0, 1))
+    x = resize.resample(x, resize.resized_hw(x.shape[1], x.shape[2]))
+    return x.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 def _noise(x: Tensor, level: float, rng: np.random.Generator) -> Tensor:

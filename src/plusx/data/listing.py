@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 
@@ -25,7 +25,13 @@ _GIVE = "give a folder of class folders, or a CSV or Parquet file (path,label[,s
 PathLike = str | os.PathLike[str]
 
 
-def read_listing(source: PathLike, *, training: bool = True, task: Task | None = None) -> Listing:
+def read_listing(
+    source: PathLike,
+    *,
+    training: bool = True,
+    task: Task | None = None,
+    beside: Collection[str] = (),
+) -> Listing:
     """List the images of a folder, a manifest, or a data set that Hugging Face datasets saved.
 
     Args:
@@ -34,6 +40,8 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
             :func:`plusx.data.hf_dataset.read_dataset`).
         training: require what training needs; False to read images for evaluation.
         task: what a model's task asks of the labels; by default the labels tell.
+        beside: columns of a CSV or Parquet file that say something else of the images (see
+            :func:`plusx.data.manifest.read_columns`).
 
     DICOM images without a group get their patient's; see :func:`plusx.data.groups.group_patients`.
 
@@ -41,12 +49,17 @@ def read_listing(source: PathLike, *, training: bool = True, task: Task | None =
         DataError: the source cannot be used, or has labels of another task.
         MissingExtra: Parquet or a saved data set, without the library that reads it.
     """
-    return group_patients(_read(os.fspath(source), training=training, task=task))
+    found = _read(os.fspath(source), training=training, task=task, beside=beside)
+    return group_patients(found)
 
 
-def _read(where: str, *, training: bool, task: Task | None) -> Listing:
+def _read(where: str, *, training: bool, task: Task | None, beside: Collection[str]) -> Listing:
     if not where:
         raise DataError(f"the name of the data is empty; {_GIVE}")
+    if beside and not (is_manifest(where) and not os.path.isdir(where)):
+        raise DataError(
+            f"{where}: has no columns {quoted(beside)}; give a CSV or Parquet file with them"
+        )
     if os.path.isdir(where):
         if is_dataset(where):
             return read_dataset(where, training=training, task=task)
@@ -57,7 +70,7 @@ def _read(where: str, *, training: bool, task: Task | None) -> Listing:
             )
         return read_folder(where, training=training)
     if is_manifest(where):
-        return read_manifest(where, training=training, task=task)
+        return read_manifest(where, training=training, task=task, beside=beside)
     if os.path.exists(where):
         raise DataError(f"{where}: is a single file, and no manifest; {_GIVE}")
     raise DataError(f"{where}: does not exist; {_GIVE}")

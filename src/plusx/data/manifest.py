@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from plusx.data.classes import SEPARATOR, SPLIT_NAMES, Label, Row, assemble
@@ -32,7 +32,11 @@ def is_manifest(name: str) -> bool:
 
 
 def read_manifest(
-    path: str | os.PathLike[str], *, training: bool = True, task: Task | None = None
+    path: str | os.PathLike[str],
+    *,
+    training: bool = True,
+    task: Task | None = None,
+    beside: Collection[str] = (),
 ) -> Listing:
     """List the images that a CSV or Parquet file names.
 
@@ -50,22 +54,59 @@ def read_manifest(
         path: the file.
         training: see :func:`plusx.data.folder.read_folder`.
         task: read labels as this task has them, instead of telling from the labels.
+        beside: columns that say something else of the images (see :func:`read_columns`).
 
     Raises:
         DataError: the file cannot be used; names the line or row.
         MissingExtra: Parquet without pyarrow.
     """
     where = os.fspath(path)
+    table = _open(where, beside)
+    names = class_columns(table, beside)
+    return _listing(table, names, os.path.dirname(where) or ".", training=training, task=task)
+
+
+def read_columns(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, dict[str, str]]:
+    """What a manifest says of its images beside their labels.
+
+    Args:
+        path: a CSV or Parquet file.
+        names: columns.
+
+    Returns:
+        column -> image's path as ``Sample.path`` has it -> text; empty where nothing is said.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a column.
+        MissingExtra: Parquet without pyarrow.
+    """
+    where = os.fspath(path)
     root = os.path.dirname(where) or "."
+    table = _open(where, names)
+    class_columns(table, names)
+    place = {name: table.header.index(name) for name in names}
+    path_at = table.header.index("path")
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    same: dict[str, str] = {}  # one object for equal values: memory
+    for number, cells in table.rows:
+        image = _path(cells[path_at], root, table, number)
+        for name, at in place.items():
+            text = _text(cells[at]).strip()
+            found[name][image] = same.setdefault(text, text)
+    return found
+
+
+def _open(where: str, beside: Collection[str]) -> Table:
     if where.lower().endswith(".parquet"):
         from plusx.data.parquet import open_parquet
 
-        return _listing(open_parquet(where), root, training=training, task=task)
-    return _listing(open_csv(where), root, training=training, task=task)
+        return open_parquet(where, beside)
+    return open_csv(where)
 
 
-def _listing(table: Table, root: str, *, training: bool, task: Task | None) -> Listing:
-    names = class_columns(table)
+def _listing(
+    table: Table, names: Sequence[str], root: str, *, training: bool, task: Task | None
+) -> Listing:
     found = _gather(table, root, names)
     if not found.rows:
         raise DataError(f"{table.where}: has a header but no rows")

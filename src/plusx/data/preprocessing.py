@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
-from plusx.data.reading import Reading
+from plusx.data.reading import Reading, ResizeMode
 from plusx.errors import UsageError
 
 Interpolation = Literal["bilinear", "bicubic"]
-ResizeMode = Literal["short", "squish"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,7 +21,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_ASPECT = 16
 """An image longer than this many times its short side is first cut to its central part."""
 
-_TIMM_CROP_MODES: dict[str, ResizeMode] = {"center": "short", "squash": "squish"}
+_TIMM_CROP_MODES: dict[str, ResizeMode] = {
+    "center": "short",
+    "squash": "squish",
+    "border": "pad",
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,16 @@ class Preprocessing:
     same scale, stay; NaN, which stands for no data, becomes the mean); the resize is torch's
     separable filter with antialiasing (``align_corners=False``), its result not rounded to bytes
     and, for bicubic, not clipped; the crop's offset is ``round((side - size) / 2)``, halves to
-    even, as torchvision has it; then ``(x / 255 - mean) / std``. Since ``resize >= size`` there
-    is never anything to pad. Equal to torchvision's ``v2.Resize, v2.CenterCrop, v2.Normalize`` on
-    float tensors, but for images longer than ``MAX_ASPECT`` times their short side (see there),
-    where the resized image might not fit in memory.
+    even, as torchvision has it; then ``(x / 255 - mean) / std``. Only with ``mode="pad"`` can a
+    side be shorter than ``size``; it is then filled with zeros, which are the mean. The other
+    modes equal torchvision's ``v2.Resize, v2.CenterCrop, v2.Normalize`` on float tensors, but for
+    images longer than ``MAX_ASPECT`` times their short side (see there), where the resized image
+    might not fit in memory.
 
     Attributes:
         size: side of the square that the network sees, in pixels.
         resize: length of the short side before the crop (``mode="short"``, the aspect ratio
-            stays), or of both sides (``mode="squish"``).
+            stays), of both sides (``mode="squish"``), or of the long side (``mode="pad"``).
         interpolation: ``bilinear`` or ``bicubic``.
         mean: of each channel, 0..1.
         std: of each channel, 0..1.
@@ -77,7 +81,7 @@ class Preprocessing:
                 f"preprocessing interpolation {self.interpolation!r} is not bilinear or bicubic"
             )
         if self.mode not in get_args(ResizeMode):
-            raise UsageError(f"preprocessing mode {self.mode!r} is not short or squish")
+            raise UsageError(f"preprocessing mode {self.mode!r} is not short, squish or pad")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise UsageError(
@@ -100,9 +104,12 @@ class Preprocessing:
         check_image(image, self)
         x = image.permute(2, 0, 1)
         if self.mode == "short" and not torch.compiler.is_compiling():
-            x = _shorten(x)
+            x = shorten(x)
         x = self.resample(x, self.resized_hw(x.shape[1], x.shape[2]))
         top, left = (_offset(side, self.size) for side in (x.shape[1], x.shape[2]))
+        if self.mode == "pad":  # negative where there is something to fill, not to cut
+            below, right = self.size - x.shape[1] + top, self.size - x.shape[2] + left
+            return F.pad(self.normalise(x / 255), (-left, right, -top, below))
         return self.normalise(x[:, top : top + self.size, left : left + self.size] / 255)
 
     @property
@@ -114,14 +121,22 @@ class Preprocessing:
 
     def resized_hw(self, h: int, w: int) -> tuple[int, int]:
         """Height and width after the resize: the long side is cut to an integer, as torchvision
-        does (``int(resize * long / short)``)."""
+        does (``int(resize * long / short)``); with ``mode="pad"`` the short side is rounded, as
+        timm does."""
         if self.mode == "squish":
             return self.resize, self.resize
+        if self.mode == "pad":
+            long: Any = torch.sym_max(h, w)
+            rounded: list[Any] = [(2 * self.resize * side + long) // (2 * long) for side in (h, w)]
+            return torch.sym_max(1, rounded[0]), torch.sym_max(1, rounded[1])
         short: Any = torch.sym_min(h, w)  # like min, and can be traced
         return self.resize * h // short, self.resize * w // short
 
     def crop_box(self, hw: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Top, left, height and width, in pixels of an image of ``hw``, of what is seen of it."""
+        """Top, left, height and width, in pixels of an image of ``hw``, of what is seen of it.
+
+        With ``mode="pad"`` the box may begin above or left of the image and end beyond it.
+        """
         short = MAX_ASPECT * min(hw)
         kept = tuple(min(side, short) for side in hw) if self.mode == "short" else hw
         resized = self.resized_hw(*kept)
@@ -131,6 +146,8 @@ class Preprocessing:
             start = _offset(side, inside) + _offset(new, self.size) * scale
             box.append((round(start), max(1, round(self.size * scale))))
         (top, height), (left, width) = box
+        if self.mode == "pad":
+            return top, left, height, width
         return top, left, min(height, hw[0] - top), min(width, hw[1] - left)
 
     def resample(self, image: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
@@ -167,6 +184,14 @@ class Preprocessing:
             std = (round(sum(std) / 3, 6),) * channels
         resize = math.floor(size / 0.875) if size >= 160 else size
         return cls(size, resize, mean=mean, std=std, channels=channels)
+
+    def as_mode(self, mode: ResizeMode) -> Preprocessing:
+        """The same with another mode: ``squish`` and ``pad`` then show the whole image, ``short``
+        crops as much as is usual at that size; its own mode leaves it as it is."""
+        if mode == self.mode:
+            return self
+        usual = Preprocessing.for_size(self.size).resize
+        return replace(self, mode=mode, resize=usual if mode == "short" else self.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` gives an equal object back.
@@ -238,7 +263,9 @@ class Preprocessing:
             raise UsageError(f"pretrained_cfg input_size {[channels, height, width]} is not square")
         crop_mode = pretrained_cfg.get("crop_mode") or "center"
         if crop_mode not in _TIMM_CROP_MODES:
-            raise UsageError(f"pretrained_cfg crop_mode {crop_mode!r} is not center or squash")
+            raise UsageError(
+                f"pretrained_cfg crop_mode {crop_mode!r} is not center, squash or border"
+            )
         crop_pct = float(pretrained_cfg.get("crop_pct") or 0.875)
         return cls(
             size=height,
@@ -263,7 +290,7 @@ def check_image(image: torch.Tensor, preprocessing: Preprocessing) -> None:
         )
 
 
-def _shorten(image: torch.Tensor) -> torch.Tensor:
+def shorten(image: torch.Tensor) -> torch.Tensor:
     """(C, H, W): the central part of the long side, at most MAX_ASPECT short sides."""
     limit = MAX_ASPECT * min(image.shape[1], image.shape[2])
     for axis in (1, 2):

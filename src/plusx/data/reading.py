@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 from plusx.errors import UsageError
 
 Depth = Literal["full-range", "window"]
+ResizeMode = Literal["short", "squish", "pad"]
+"""How an array becomes a square; see ``Preprocessing``."""
 
 COLOURS = {"white": (255, 255, 255), "grey": (128, 128, 128), "black": (0, 0, 0)}
 """Backgrounds that have a name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from plusx.data.classes import SEPARATOR
@@ -38,8 +38,13 @@ class Table:
         return f"{self.where}, {self.unit} {number}"
 
 
-def class_columns(table: Table) -> list[str]:
+def class_columns(table: Table, beside: Collection[str] = ()) -> list[str]:
     """Check the header; give the classes' columns where it has them in place of ``label``.
+
+    Args:
+        table: the file.
+        beside: columns that are no classes. Where there are some, others beside ``label`` are not
+            read and may be there.
 
     Raises:
         DataError: a column is missing, there twice, or not known.
@@ -51,9 +56,11 @@ def class_columns(table: Table) -> list[str]:
                         ", separated by commas")  # fmt: skip
     if twice := [name for name in header if header.count(name) > 1]:
         raise DataError(f"{where}: column {twice[0]!r} is there twice; keep one")
-    names = [name for name in header if name not in COLUMNS]
+    if lacking := [name for name in beside if name not in header]:
+        raise DataError(f"{where}: no column {lacking[0]!r} in {','.join(header)!r}")
+    names = [name for name in header if name not in COLUMNS and name not in beside]
     if "label" in header:
-        if names:
+        if names and not beside:
             raise DataError(
                 f"{where}: column {names[0]!r} is unknown beside 'label'; the columns are {_WANTED}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plusx.evaluate.intervals import Figure
 from plusx.evaluate.metrics import ClassFigures, Evaluation, evaluate
+from plusx.evaluate.one_against_rest import Held
 from plusx.evaluate.plots import SCORES, class_f1, confusion_matrix, learning_curves
 from plusx.evaluate.predictions import Predictions
 from plusx.evaluate.report_figures import SCHEMA_VERSION, to_json
@@ -14,6 +15,7 @@ __all__ = [
     "ClassFigures",
     "Evaluation",
     "Figure",
+    "Held",
     "Predictions",
     "class_f1",
     "confusion_matrix",

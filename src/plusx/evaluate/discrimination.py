@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from plusx.errors import DataError, UsageError
-from plusx.evaluate.intervals import Z95, Figure, Floats, effective_sizes, proportion
+from plusx.evaluate.areas import WHY_NONE, Area, Bools, areas
+from plusx.evaluate.intervals import (
+    Figure,
+    Floats,
+    Ints,
+    bootstrap_mean,
+    effective_sizes,
+    group_numbers,
+    proportion,
+)
 from plusx.evaluate.predictions import Predictions
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+_SPOTS = (np.arange(200) + 0.5) / 200
 
 
 @dataclass(frozen=True)
@@ -32,52 +39,28 @@ class Trade:
 
 
 def auroc(score: Floats, positive: Bools, groups: Ints | None = None) -> Figure:
-    """Area under the ROC curve with DeLong's interval on the logit scale.
-
-    DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, by ranks as Sun & Xu 2014 (IEEE Signal
-    Processing Letters 21). Images of one group move together, so their influences are summed by
-    group. At a perfect score, whose variance shows as 0, a Wilson interval on the smaller class
-    stands in.
+    """Area under the ROC curve with its interval (see ``areas``).
 
     Raises:
-        DataError: there are no positive or no negative images.
+        DataError: there are too few positive or too few other images.
     """
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n:
-        raise DataError("an ROC curve needs images of the class and images of others")
-    rank = _mid_ranks(score)
-    above = (rank[positive] - _mid_ranks(score[positive])) / n
-    below = 1 - (rank[~positive] - _mid_ranks(score[~positive])) / m
-    value = float(above.mean())
-    influence: Floats = np.empty(len(score))
-    influence[positive] = (above - value) / m
-    influence[~positive] = (below - value) / n
-    if groups is not None:
-        influence = np.bincount(groups, weights=influence).astype(np.float64)
-    deviation = float(np.sqrt((influence**2).sum()))
-    if deviation == 0 or value in (0.0, 1.0):
-        return proportion(value, min(m, n))
-    centre, half = np.log(value / (1 - value)), Z95 * deviation / (value * (1 - value))
-    low, high = (1 / (1 + np.exp(-(centre + side * half))) for side in (-1, 1))
-    return Figure(value, float(low), float(high))
+    return _areas(score, positive, groups)[0].figure
 
 
 def average_precision(score: Floats, positive: Bools, groups: Ints | None = None) -> Figure:
-    """Area under precision against recall as scikit-learn sums it; logit interval on the number of
-    positive images (Boyd, Eng & Page 2013, "Area under the precision-recall curve").
+    """Area under precision against recall as scikit-learn sums it, with its interval.
 
     Raises:
-        DataError: there are no positive images.
+        DataError: there are too few positive or too few other images.
     """
-    from sklearn.metrics import average_precision_score
+    return _areas(score, positive, groups)[1].figure
 
-    if not positive.any():
-        raise DataError("average precision needs images of the class")
-    value = min(1.0, float(average_precision_score(positive, score)))
-    one = np.zeros(int(positive.sum()), dtype=np.int64)
-    own = None if groups is None else groups[positive]
-    hits = score[positive] >= np.median(score)
-    return proportion(value, float(effective_sizes(hits, one, 1, own)[0]))
+
+def _areas(score: Floats, positive: Bools, groups: Ints | None) -> tuple[Area, Area]:
+    found = areas(score, positive, groups)
+    if found is None:
+        raise DataError(WHY_NONE)
+    return found
 
 
 def sensitivity_at(
@@ -85,24 +68,67 @@ def sensitivity_at(
 ) -> Trade:
     """The share of positive images found where at least ``specificity`` of the others is passed.
 
+    The interval knows that the threshold was found on these images too: it could as well have been
+    another order statistic of the others (by its beta distribution), and the share with it.
+
     Raises:
         UsageError: ``specificity`` is not between 0 and 1.
-        DataError: there are no positive or no negative images.
+        DataError: there are no positive images, or too few others to hold it on.
     """
-    threshold = _threshold(score[~positive], specificity, "specificity")
-    found = score[positive] > threshold
-    own = None if groups is None else groups[positive]
-    return Trade(threshold, "specificity", specificity, _share(found, own))
+    return _trade(score, positive, specificity, "specificity", groups)
 
 
 def specificity_at(
     score: Floats, positive: Bools, sensitivity: float, groups: Ints | None = None
 ) -> Trade:
-    """The share of other images passed where at least ``sensitivity`` of the positive is found."""
-    threshold = -_threshold(-score[positive], sensitivity, "sensitivity")
-    passed = score[~positive] < threshold
-    own = None if groups is None else groups[~positive]
-    return Trade(threshold, "sensitivity", sensitivity, _share(passed, own))
+    """The share of other images passed where at least ``sensitivity`` of the positive is found;
+    otherwise as ``sensitivity_at``."""
+    trade = _trade(-score, ~positive, sensitivity, "sensitivity", groups)
+    return replace(trade, threshold=-trade.threshold)
+
+
+def _trade(score: Floats, wanted: Bools, rate: float, held: str, groups: Ints | None) -> Trade:
+    """The share of ``wanted`` above the threshold that holds ``rate`` of the others below it."""
+    from scipy.special import betaincinv
+
+    if not 0 < rate < 1:
+        raise UsageError(f"{held} {rate!r} must lie between 0 and 1, for instance 0.95")
+    others, inside = np.sort(score[~wanted]), np.sort(score[wanted])
+    if not len(inside):
+        raise DataError("no images to count")
+    if len(others) < (least := fewest(rate)):
+        raise DataError(
+            f"{held} {rate:g} needs at least {least} images to hold it on, not {len(others)}"
+        )
+    threshold = float(others[int(np.ceil(rate * len(others) - 1e-9)) - 1])
+    value = _above(inside, np.array([threshold]))[0]
+    one = np.zeros(len(score), dtype=np.int64)
+    high = score > threshold
+    size, base = (
+        float(
+            effective_sizes(high[side], one[side], 1, None if groups is None else groups[side])[0]
+        )
+        for side in (wanted, ~wanted)
+    )
+    if size <= 0 or base <= 0:
+        return Trade(threshold, held, rate, proportion(value, 0.0))
+    spots = betaincinv(rate * base, (1 - rate) * base + 1, _SPOTS)
+    place = np.clip(np.ceil(spots * len(others)).astype(np.int64) - 1, 0, len(others) - 1)
+    moved = float(_above(inside, others[place]).var())
+    share = (value * len(inside) + 0.5) / (len(inside) + 1)
+    size = 1 / (1 / size + moved / (share * (1 - share)))
+    return Trade(threshold, held, rate, proportion(value, size))
+
+
+def fewest(rate: float) -> int:
+    """Images on which ``rate`` can be held at all: below that no image may lie beyond it."""
+    return int(np.ceil(1 / (1 - rate) - 1e-9))
+
+
+def _above(ordered: Floats, thresholds: Floats) -> Floats:
+    below = np.searchsorted(ordered, thresholds, side="right")
+    shares: Floats = 1 - below / len(ordered)
+    return shares
 
 
 def expected_cost(predictions: Predictions, costs: Floats) -> tuple[Figure, Ints]:
@@ -115,8 +141,6 @@ def expected_cost(predictions: Predictions, costs: Floats) -> tuple[Figure, Ints
     Raises:
         UsageError: ``costs`` is not (K, K) finite numbers.
     """
-    from plusx.evaluate.intervals import bootstrap_mean, group_numbers
-
     k = len(predictions.classes)
     if costs.shape != (k, k) or not np.isfinite(costs).all():
         raise UsageError(
@@ -125,25 +149,3 @@ def expected_cost(predictions: Predictions, costs: Floats) -> tuple[Figure, Ints
     decided = (np.exp(predictions.log_probabilities) @ costs).argmin(axis=1).astype(np.int64)
     paid = costs[predictions.targets, decided].astype(np.float64)
     return bootstrap_mean(paid, groups=group_numbers(predictions.groups), seed=0), decided
-
-
-def _threshold(others: Floats, rate: float, name: str) -> float:
-    if not 0 < rate < 1:
-        raise UsageError(f"{name} {rate!r} must lie between 0 and 1, for instance 0.95")
-    if not len(others):
-        raise DataError(f"no images to hold the {name} on")
-    return float(np.sort(others)[int(np.ceil(rate * len(others) - 1e-9)) - 1])
-
-
-def _share(success: Bools, groups: Ints | None) -> Figure:
-    if not len(success):
-        raise DataError("no images to count")
-    one = np.zeros(len(success), dtype=np.int64)
-    return proportion(float(success.mean()), float(effective_sizes(success, one, 1, groups)[0]))
-
-
-def _mid_ranks(values: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    ranks: Floats = rankdata(values)
-    return ranks

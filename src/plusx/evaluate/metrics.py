@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.errors import DataError, UsageError
+from plusx.evaluate.areas import log_odds
+from plusx.evaluate.discrimination import Trade
 from plusx.evaluate.intervals import (
     Figure,
     Floats,
@@ -20,6 +22,7 @@ from plusx.evaluate.intervals import (
     proportion,
     wilson,
 )
+from plusx.evaluate.one_against_rest import Held, one_against_rest
 from plusx.evaluate.predictions import Predictions, Task
 
 # Imagined images per class that steady the *variance* of a macro figure, never its value.
@@ -28,7 +31,8 @@ _PRIOR = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """One class. A figure is None where it is undefined (``Evaluation.undefined`` says why)."""
+    """One class. A figure is None where it is undefined (``Evaluation.undefined`` says why);
+    ``trades`` are its rates at promised others, of which there may be none."""
 
     name: str
     support: int
@@ -36,6 +40,8 @@ class ClassFigures:
     recall: Figure | None
     f1: Figure | None
     average_precision: Figure | None = None
+    auroc: Figure | None = None
+    trades: tuple[Trade, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +53,9 @@ class Evaluation:
         task: ``single`` or ``multi``.
         classes: K class names.
         figures: name -> Figure, or None where undefined. single: top1, top5, balanced_accuracy,
-            macro_precision, macro_recall, macro_f1, nll. multi: mean_average_precision,
-            macro_precision, macro_recall, macro_f1, subset_accuracy, nll.
+            macro_precision, macro_recall, macro_f1, macro_auroc, macro_auprc, nll. multi:
+            mean_average_precision, macro_precision, macro_recall, macro_f1, macro_auroc,
+            subset_accuracy, nll.
         per_class: K ClassFigures.
         confusion: (K, K) int64, rows true, columns predicted; None for multi.
         absent: classes without an image, left out of every average.
@@ -78,7 +85,10 @@ class Evaluation:
         return found
 
 
-def evaluate(predictions: Predictions, *, seed: int = 0) -> Evaluation:
+_USUAL = Held()
+
+
+def evaluate(predictions: Predictions, *, seed: int = 0, held: Held = _USUAL) -> Evaluation:
     """Compute every figure of ``predictions`` with its 95% interval (see ``intervals``).
 
     Values equal scikit-learn's with ``zero_division=0`` over the classes that have images: a class
@@ -86,8 +96,12 @@ def evaluate(predictions: Predictions, *, seed: int = 0) -> Evaluation:
     ``top5`` needs more than 5 classes. ``nll`` is in nats. Where ``predictions.groups`` is given,
     intervals treat the group, not the image, as what was sampled.
 
+    Areas are of each class against the rest by its log-odds (of equals, half), and their means are
+    over the classes that have one.
+
     Args:
         predictions: labelled predictions, at least one.
+        held: specificities and sensitivities to tell the other one at.
         seed: of the bootstrap behind the interval of ``nll``; all else is without chance.
 
     Raises:
@@ -98,40 +112,43 @@ def evaluate(predictions: Predictions, *, seed: int = 0) -> Evaluation:
     if predictions.task == "multi":
         from plusx.evaluate.multilabel import evaluate_multi
 
-        return evaluate_multi(predictions, seed=seed)
+        return evaluate_multi(predictions, seed=seed, held=held)
     unlabelled = np.flatnonzero(predictions.targets < 0)
     if len(unlabelled):
         raise DataError(
             f"{predictions.paths[unlabelled[0]]}: has no label ({len(unlabelled)} of "
             f"{len(predictions)} images are like this); evaluate labelled images only"
         )
-    return _evaluate_single(predictions, seed)
+    return _evaluate_single(predictions, seed, held)
 
 
-def _evaluate_single(predictions: Predictions, seed: int) -> Evaluation:
+def _evaluate_single(predictions: Predictions, seed: int, held: Held) -> Evaluation:
     targets, predicted = predictions.targets, predictions.predicted
     n, k = predictions.logits.shape
     groups = group_numbers(predictions.groups)
     confusion = np.bincount(targets * k + predicted, minlength=k * k).reshape(k, k)
     present = confusion.sum(axis=1) > 0
-    right = targets == predicted
     undefined: dict[str, str] = {}
     if k <= 5:
         undefined["top5"] = f"it needs more than 5 classes, and there are {k}"
     cell = (targets, predicted)
     recall = _macro(confusion, "recall", cell, groups)
     losses = -predictions.log_probabilities[np.arange(n), targets]
+    truth = targets[:, None] == np.arange(k)
+    told = one_against_rest(log_odds(predictions.logits), truth, groups, held.of(k))
     figures: dict[str, Figure | None] = {
-        "top1": _share(right, groups),
+        "top1": top1(predictions),
         "top5": _share(within_top(predictions, 5), groups) if k > 5 else None,
         "balanced_accuracy": recall,
         "macro_precision": _macro(confusion, "precision", cell, groups),
         "macro_recall": recall,
         "macro_f1": _macro(confusion, "f1", cell, groups),
+        "macro_auroc": told.macro_auroc,
+        "macro_auprc": told.macro_auprc,
         "nll": bootstrap_mean(losses, groups=groups, seed=seed),
     }
-    per_class = _per_class(predictions, confusion, groups)
-    undefined |= why_undefined(per_class)
+    per_class = told.added(_per_class(predictions, confusion, groups))
+    undefined |= why_undefined(per_class) | told.undefined
     return Evaluation(
         n=n,
         task="single",
@@ -142,6 +159,11 @@ def _evaluate_single(predictions: Predictions, seed: int) -> Evaluation:
         absent=tuple(np.array(predictions.classes, dtype=object)[~present]),
         undefined=undefined,
     )
+
+
+def top1(predictions: Predictions) -> Figure:
+    """The share of labelled images whose most probable class is right (task single)."""
+    return _share(predictions.targets == predictions.predicted, group_numbers(predictions.groups))
 
 
 def within_top(predictions: Predictions, k: int) -> npt.NDArray[np.bool_]:

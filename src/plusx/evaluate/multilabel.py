@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
+from plusx.errors import DataError
 from plusx.evaluate.intervals import (
     Figure,
     Floats,
@@ -16,12 +19,13 @@ from plusx.evaluate.intervals import (
     proportion,
 )
 from plusx.evaluate.metrics import ClassFigures, Evaluation, from_jaccard, why_undefined
+from plusx.evaluate.one_against_rest import Held, one_against_rest
 from plusx.evaluate.predictions import Predictions
 
 Marks = npt.NDArray[np.bool_]
 
 
-def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
+def evaluate_multi(predictions: Predictions, *, seed: int, held: Held) -> Evaluation:
     """Average precision per class and its mean; precision, recall and F1 of the classes that each
     image was said to have (``Predictions.marks``).
 
@@ -41,6 +45,13 @@ def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
         for i, name in enumerate(predictions.classes)
     )
     losses = np.logaddexp(0.0, np.where(truth, -1.0, 1.0) * predictions.logits).mean(axis=1)
+    told = one_against_rest(
+        predictions.logits.astype(np.float64), truth, groups, held.of(len(predictions.classes))
+    )
+    per_class = tuple(
+        replace(one, auroc=roc, trades=trades)
+        for one, roc, trades in zip(per_class, told.auroc, told.trades, strict=True)
+    )
     undefined = why_undefined(per_class)
     figures: dict[str, Figure | None] = dict.fromkeys(
         ("mean_average_precision", "macro_precision", "macro_recall", "macro_f1")
@@ -51,7 +62,10 @@ def evaluate_multi(predictions: Predictions, *, seed: int) -> Evaluation:
         for name in ("precision", "recall", "f1"):
             figures[f"macro_{name}"] = _macro(truth[:, present], called[:, present], name, units)
     else:
-        undefined |= dict.fromkeys(figures, "no image has any class")
+        undefined |= dict.fromkeys((*figures, "macro_auroc"), "no image has any class")
+    figures["macro_auroc"] = told.macro_auroc
+    reasons = {name: why for name, why in told.undefined.items() if "auprc" not in name}
+    undefined |= reasons if present.any() else {}
     figures["subset_accuracy"] = _share(
         (truth == called).all(axis=1), np.ones(len(truth), dtype=np.bool_), units
     )
@@ -111,6 +125,19 @@ def mean_average_precision(truth: Marks, logits: npt.NDArray[np.float32], units:
     spread = float((1.0 / truth.sum(axis=0)[there]).sum())
     size = min(int(there.sum()) ** 2 / spread, float(len(np.unique(units))))
     return proportion(float(values[there].mean()), size)
+
+
+def map_of(predictions: Predictions) -> Figure:
+    """The same of predictions of task multi.
+
+    Raises:
+        DataError: no image has any class.
+    """
+    groups = group_numbers(predictions.groups)
+    units = np.arange(len(predictions), dtype=np.int64) if groups is None else groups
+    if not predictions.targets.any():
+        raise DataError("no image has any class: there is no mean average precision")
+    return mean_average_precision(predictions.targets, predictions.logits, units)
 
 
 def average_precisions(truth: Marks, logits: npt.NDArray[np.float32]) -> Floats:

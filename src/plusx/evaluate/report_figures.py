@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from plusx.errors import UsageError
+from plusx.evaluate.discrimination import Trade
 from plusx.evaluate.intervals import Figure
 from plusx.evaluate.metrics import ClassFigures, Evaluation
 
@@ -49,6 +50,16 @@ def _figure(figure: Figure | None) -> dict[str, float] | None:
     return None if figure is None else figure.to_json()
 
 
+def _trade(trade: Trade) -> dict[str, Any]:
+    other = "sensitivity" if trade.promised == "specificity" else "specificity"
+    return {
+        "promised": trade.promised,
+        "held_at": trade.held_at,
+        "threshold": trade.threshold,
+        other: trade.value.to_json(),
+    }
+
+
 def _one_class(one: ClassFigures, task: str) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "class": one.name,
@@ -56,7 +67,10 @@ def _one_class(one: ClassFigures, task: str) -> dict[str, Any]:
         "recall": _figure(one.recall),
         "f1": _figure(one.f1),
         "support": one.support,
+        "auroc": _figure(one.auroc),
+        "auprc": _figure(one.average_precision),
+        "at": [_trade(trade) for trade in one.trades],
     }
-    if task == "multi":
+    if task == "multi":  # the same figure as auprc, under the name that its mean has
         figures["average_precision"] = _figure(one.average_precision)
     return figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,18 @@ class Slice:
     def worse(self) -> bool:
         """Whether it does significantly worse than the rest, at 5% over all slices together."""
         return self.p < 0.05
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "column": self.column,
+            "value": self.value,
+            "n": self.n,
+            "top1": self.top1.to_json(),
+            "rest": self.rest,
+            "p": self.p,
+            "worse": self.worse,
+        }
 
 
 def slices(

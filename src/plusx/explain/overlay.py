@@ -24,13 +24,15 @@ def on_image(heat: torch.Tensor, hw: tuple[int, int], preprocessing: Preprocessi
     Returns:
         (H, W) float32.
     """
-    box = preprocessing.crop_box(hw)
-    top, left, height, width = box
+    top, left, height, width = preprocessing.crop_box(hw)
     whole = torch.full(hw, float("nan"))
     inside = functional.interpolate(
         heat[None, None], (height, width), mode="bilinear", align_corners=False
     )[0, 0]
-    whole[top : top + height, left : left + width] = inside
+    inside = inside[max(0, -top) :, max(0, -left) :]  # less what the padding showed
+    top, left = max(0, top), max(0, left)
+    inside = inside[: hw[0] - top, : hw[1] - left]
+    whole[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return whole
 
 

@@ -3,26 +3,70 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from plusx._version import __version__
-from plusx.data import BadImage, align, read_listing
+from plusx.data import BadImage, Preprocessing, Sample, align, read_listing
 from plusx.errors import UsageError
 from plusx.evaluate import SCHEMA_VERSION, Evaluation, Predictions, to_json
 from plusx.evaluate import evaluate as figures
 from plusx.evaluate.deciding import worth
+from plusx.evaluate.one_against_rest import Held
+from plusx.evaluate.slices import Slice
+from plusx.jobs.costs import Costs, read_costs, weigh
+from plusx.jobs.robustness import Robustness, robustness
+from plusx.jobs.slicing import named, sliced
 from plusx.jobs.talk import Talk
+from plusx.jobs.views import Viewer, Way, check_crops, check_views
 from plusx.predict import Predictor
+from plusx.runtime import cpu_count
 from plusx.weights import load_artifact
 
 PathLike = str | os.PathLike[str]
 
 
+@dataclass(frozen=True)
+class Also:
+    """What to find out beside the figures; by default nothing.
+
+    Attributes:
+        held: specificities and sensitivities to tell the other one at.
+        costs: a CSV file of costs (see ``plusx.jobs.costs.read_costs``).
+        slice_by: columns of the data, or size, brightness, sharpness.
+        robustness: harm at most so many images; 0 for none.
+        tta: average over views: ``mirror`` or ``five``; empty for no such thing.
+        crop: ways to compare: ``centre``, ``squish``, ``pad``.
+        seed: of the harm and of which images.
+
+    Raises:
+        UsageError: a number is negative, or a name unknown.
+    """
+
+    held: Held = field(default_factory=Held)
+    costs: PathLike | None = None
+    slice_by: tuple[str, ...] = ()
+    robustness: int = 0
+    tta: str = ""
+    crop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.robustness < 0:
+            raise UsageError(f"robustness {self.robustness} must be a number of images")
+        if self.tta:
+            check_views(self.tta)
+        check_crops(self.crop)
+
+
+_NOTHING = Also()
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One evaluation.
+    """One evaluation; what ``Also`` did not ask for is None or empty.
 
     Attributes:
         evaluation: figures with intervals, per class, confusion.
@@ -31,6 +75,11 @@ class Result:
         split: which images: ``test``, ``val``, ``train`` or ``all``.
         decision: what the run's decisions are worth on these images (``plusx.evaluate.deciding``),
             taken for images of its classes; None for task multi.
+        costs: of deciding by a cost matrix.
+        slices: worst first.
+        robustness: under harm.
+        tta: averaged over views.
+        crops: best first; they are compared on these images, which so choose among them.
     """
 
     evaluation: Evaluation
@@ -38,13 +87,29 @@ class Result:
     bad: tuple[BadImage, ...]
     split: str
     decision: dict[str, Any] | None = None
+    costs: Costs | None = None
+    slices: tuple[Slice, ...] | None = None
+    robustness: Robustness | None = None
+    tta: Way | None = None
+    crops: tuple[Way, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As ``--json`` prints it; same schema as an entry of ``metrics.json``."""
         found = to_json(self.evaluation, split=self.split, role="report")
         bad = [{"path": item.path, "reason": item.reason} for item in self.bad]
         about = {"schema_version": SCHEMA_VERSION, "plusx_version": __version__}
-        return {**about, **found, "decision": self.decision, "bad_images": bad}
+        found |= {"decision": self.decision, "bad_images": bad}
+        if self.costs is not None:
+            found["costs"] = self.costs.to_json()
+        if self.slices is not None:
+            found["slices"] = [one.to_json() for one in self.slices]
+        if self.robustness is not None:
+            found["robustness"] = self.robustness.to_json()
+        if self.tta is not None:
+            found["tta"] = self.tta.to_json() | {"role": "selection"}
+        if self.crops:
+            found["crops"] = [way.to_json() | {"role": "selection"} for way in self.crops]
+        return {**about, **found}
 
 
 def evaluate(
@@ -56,6 +121,7 @@ def evaluate(
     precision: str = "float32",
     batch_size: int | None = None,
     threads: int | None = None,
+    also: Also = _NOTHING,
     talk: Talk | None = None,
 ) -> Result:
     """Score a run on labelled images; classes are matched by name.
@@ -70,6 +136,7 @@ def evaluate(
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
         batch_size: images per forward; by default 8 on a CPU, else 64.
         threads: for decoding.
+        also: what to find out beside the figures.
         talk: where progress is said.
 
     Raises:
@@ -78,7 +145,11 @@ def evaluate(
     """
     talk = talk or Talk()
     artifact = load_artifact(Path(run))
-    given = read_listing(data, training=False, task=artifact.task)
+    costs = None if also.costs is None else read_costs(also.costs, artifact.classes)
+    if artifact.task == "multi":
+        _refuse_multi(also)
+    beside = named(also.slice_by)
+    given = read_listing(data, training=False, task=artifact.task, beside=beside)
     if given.unlabelled:
         talk.note(f"images left out because they have no label yet: {given.unlabelled}")
     listing, absent = align(given, artifact.classes)
@@ -108,4 +179,45 @@ def evaluate(
     single = predictions.task == "single"
     decision = worth([(predictor.decision, predictions)]) if single else None
     predictions = replace(predictions, features=None)
-    return Result(figures(predictions), predictions, tuple(bad), split, decision)
+    result = Result(figures(predictions, held=also.held), predictions, tuple(bad), split, decision)
+    if costs is not None:
+        result = replace(result, costs=weigh(predictions, costs))
+    if also.slice_by:
+        found = sliced(predictions, data, also.slice_by, artifact.preprocessing,
+                       processes=threads or cpu_count(), talk=talk)  # fmt: skip
+        result = replace(result, slices=tuple(found))
+    return _shown(result, predictor, artifact.preprocessing, samples, also=also, talk=talk)
+
+
+def _shown(
+    result: Result,
+    predictor: Predictor,
+    preprocessing: Preprocessing,
+    samples: Sequence[Sample],
+    *,
+    also: Also,
+    talk: Talk,
+) -> Result:
+    """With what needs images to be read again."""
+    if also.tta or also.crop:
+        viewer = Viewer(predictor, preprocessing, samples, result.predictions, talk)
+        result = replace(
+            result,
+            tta=viewer.averaged(also.tta) if also.tta else None,
+            crops=tuple(viewer.cropped(also.crop)),
+        )
+    if also.robustness:
+        found = robustness(
+            predictor, preprocessing, samples, most=also.robustness, seed=also.seed, talk=talk
+        )
+        result = replace(result, robustness=found)
+    return result
+
+
+def _refuse_multi(also: Also) -> None:
+    for option, given in (("--costs", also.costs), ("--slice-by", also.slice_by),
+                          ("--tta", also.tta), ("--crop", also.crop)):  # fmt: skip
+        if given:
+            raise UsageError(
+                f"{option} needs one class an image; this model gives an image any number"
+            )

@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from plusx.data.ordered import MOST_THREADS
-from plusx.data.reading import Limits, Reading, parse_bands, parse_colour, parse_range
+from plusx.data.reading import Limits, Reading, ResizeMode, parse_bands, parse_colour, parse_range
 from plusx.errors import UsageError
 from plusx.evaluate.wish import Wish
 
@@ -43,6 +43,8 @@ class TrainOptions:
         class_weights: ``auto`` (where the largest class has twice the images of the smallest),
             ``balanced`` or ``none``.
         image_size: pixels that the network sees; by default what its weights were made for.
+        resize_mode: how an image becomes a square: ``short`` (short side resized, centre cropped),
+            ``squish`` or ``pad`` (all of it is seen); by default what the weights were made for.
         channels: of the input; by default as many as ``bands``, else what the weights were made
             for.
         bands: of TIFF files, from 1, in the network's order: ``4,3,2`` or a sequence.
@@ -85,6 +87,7 @@ class TrainOptions:
     norm: str = "auto"
     class_weights: str = "auto"
     image_size: int | None = None
+    resize_mode: ResizeMode | None = None
     channels: int | None = None
     bands: str | Sequence[int] | None = None
     range: str | Sequence[float] | None = None
@@ -120,6 +123,8 @@ class TrainOptions:
             )
         if self.norm not in ("auto", "train", "eval"):
             raise UsageError(f"--norm {self.norm!r} is not one of auto, train, eval")
+        if self.resize_mode not in (None, *get_args(ResizeMode)):
+            raise UsageError(f"--resize-mode {self.resize_mode!r} is not one of short, squish, pad")
         if self.class_weights not in ("auto", "balanced", "none"):
             raise UsageError(
                 f"--class-weights {self.class_weights!r} is not one of auto, balanced, none"

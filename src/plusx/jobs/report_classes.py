@@ -57,7 +57,13 @@ def _evaluation(found: Json) -> Evaluation:
         classes=tuple(found["classes"]),
         figures={name: figure(value) for name, value in found["figures"].items()},
         per_class=tuple(
-            ClassFigures(one["class"], one["support"], *map(figure, (one[k] for k in _THREE)))
+            ClassFigures(
+                one["class"],
+                one["support"],
+                figure(one["precision"]),
+                figure(one["recall"]),
+                figure(one["f1"]),
+            )
             for one in found["per_class"]
         ),
         confusion=None if matrix is None else np.array(matrix, np.int64),

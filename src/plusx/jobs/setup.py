@@ -141,6 +141,8 @@ def prepare(
     for text in network.notes:
         talk.note(text)
     preprocessing = replace(network.preprocessing, reading=options.reading)
+    if options.resize_mode is not None:
+        preprocessing = preprocessing.as_mode(options.resize_mode)
     device = resolve_device(options.device)
     hardware = Hardware(device, resolve_precision(options.precision, device))
     audit = None if examine is None else examine(given, preprocessing)
