@@ -43,9 +43,6 @@ class Paired:
 def compare(a: Predictions, b: Predictions, *, seed: int = 0) -> Paired:
     """Compare two sets of predictions of the same images, classes and targets, in the same order.
 
-    McNemar's test is the exact binomial on the images where just one is right (Fagerland et al.
-    2013, BMC Medical Research Methodology 13:91).
-
     Raises:
         UsageError: they are not of the same images, classes and targets.
     """
@@ -56,13 +53,10 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0) -> Paired:
         raise UsageError("both must have the same targets")
     if a.task != "single":
         raise UsageError("task 'multi' has no one answer an image to compare")
-    from scipy.stats import binomtest
-
     right_a, right_b = a.predicted == a.targets, b.predicted == b.targets
     gain = right_a.astype(np.float64) - right_b
     groups = group_numbers(a.groups)
     only_a, only_b = np.flatnonzero(gain > 0), np.flatnonzero(gain < 0)
-    differ = len(only_a) + len(only_b)
     per_class: dict[str, Figure | None] = {}
     for k, name in enumerate(a.classes):
         rows = np.flatnonzero(a.targets == k)
@@ -73,11 +67,20 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0) -> Paired:
         difference=bootstrap_mean(gain, groups=groups, seed=seed),
         only_a=len(only_a),
         only_b=len(only_b),
-        p=float(binomtest(len(only_a), differ, 0.5).pvalue) if differ else 1.0,
+        p=mcnemar(len(only_a), len(only_b)),
         per_class=per_class,
         rows_only_a=only_a,
         rows_only_b=only_b,
     )
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """McNemar's exact two-sided test: the binomial on the images where just one is right
+    (Fagerland et al. 2013, BMC Medical Research Methodology 13:91)."""
+    from scipy.stats import binomtest
+
+    differ = only_a + only_b
+    return float(binomtest(only_a, differ, 0.5).pvalue) if differ else 1.0
 
 
 def gain_over_seeds(

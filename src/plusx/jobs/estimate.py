@@ -55,7 +55,7 @@ def estimate(options: TrainOptions, talk: Talk) -> Estimate:
     scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     with scratch as temporary, talk.phase("measuring"):
         per_image, views, row_bytes = _pass_seconds(setup, Path(temporary))
-        per_step, trained_bytes = _step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
+        per_step, trained_bytes = step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
     epochs = 0 if setup.unfreeze == 0 else setup.recipe.epochs
     streams = 0 if views else per_image  # without a cache every epoch reads the images again
     seconds = (train + val + test) * per_image * 2 + max(0, views - 1) * train * per_image
@@ -79,7 +79,7 @@ def _pass_seconds(setup: Setup, folder: Path) -> tuple[float, int, int]:
     return (time.perf_counter() - started) / len(few), views, row_bytes
 
 
-def _step_seconds(setup: Setup) -> tuple[float, int]:
+def step_seconds(setup: Setup) -> tuple[float, int]:
     """Seconds per image of one training step, and bytes of the trained part."""
     model, size = setup.network.model, setup.preprocessing.size
     images = torch.zeros(setup.recipe.batch_size, setup.preprocessing.channels, size, size)

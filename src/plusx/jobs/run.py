@@ -105,7 +105,7 @@ def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> 
         yield Path(out)
         return
     if out is None:
-        folder = _fresh(Path("runs"), _name_of(data))
+        folder = _fresh(Path("runs"), name_of(data))
     else:
         folder = Path(out)
         check_free(out, overwrite=overwrite)
@@ -222,7 +222,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _name_of(data: str) -> str:
+def name_of(data: str) -> str:
     """What the user calls the data: a symbolic link keeps its own name, a manifest loses its
     ending."""
     where = Path(data).absolute()
