@@ -207,18 +207,20 @@ def _show(made: Contest) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from plusx.jobs.contest_page import to_goal
+
     print(made.finding)
     table = Table(title=None)
     for head in ("contestant", "top-1 (95%)", "seeds", "to goal", "harmed", "diverged"):
         table.add_column(head, justify="left" if head == "contestant" else "right")
     for one in made.found["contestants"]:
-        top1, goal = one["top1"], one["epochs_to_goal"]
+        top1 = one["top1"]
         spread = "-" if top1 is None else (
             f"{100 * min(top1['by_seed']):.1f} - {100 * max(top1['by_seed']):.1f}%")  # fmt: skip
-        reached = "never" if goal is None else f"{goal:g} epochs, {one['seconds_to_goal']:.0f} s"
         harmed = "-" if one["shift"] is None else f"{one['shift']['value']:.1%}"
-        table.add_row(one["name"], "-" if top1 is None else _range(top1), spread, reached, harmed,
-                      f"{one['diverged']} of {one['runs']}")  # fmt: skip
+        right = "-" if top1 is None else _range(top1)
+        diverged = f"{one['diverged']} of {one['runs']}"
+        table.add_row(one["name"], right, spread, to_goal(one), harmed, diverged)
     Console().print(table, markup=False)
     print(f"goal:    {made.found['goal_val_top1']:.1%} on the images that choose, nine tenths of "
           "the best")  # fmt: skip

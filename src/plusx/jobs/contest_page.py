@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,11 @@ def gather_page(folder: Path, found: Json, curves: dict[str, list[list[Json]]]) 
 
 def _row(one: Json, seeds: int) -> Json:
     top1 = one["top1"]
-    reached = one["epochs_to_goal"]
     return one | {
         "spread": _spread(top1),
         "speed": "–" if one["seconds_per_epoch"] is None
         else wording.duration(one["seconds_per_epoch"]),
-        "to_goal": "never" if reached is None
-        else f"{math.ceil(reached)} epochs, {wording.duration(one['seconds_to_goal'])}",
+        "to_goal": to_goal(one),
         "reached_of": f"{one['reached']} of {one['runs']}",
         "rate": "–" if one["lr"] is None else f"{one['lr']:g}",
         "tried": ", ".join(f"{t['lr']:g}" for t in one["rates"]),
@@ -66,6 +63,15 @@ def _row(one: Json, seeds: int) -> Json:
         "drop": None if not one["shift"]
         else f"{100 * (one['shift']['unharmed'] - one['shift']['value']):+.1f}",
     }  # fmt: skip
+
+
+def to_goal(one: Json) -> str:
+    """``3 epochs, 12 s``, ``never``, or that the head alone was enough."""
+    epochs = one["epochs_to_goal"]
+    if epochs is None:
+        return "never"
+    after = f"{epochs:g} epoch{'s' if epochs != 1 else ''}" if epochs else "its head alone"
+    return f"{after}, {wording.duration(one['seconds_to_goal'])}"
 
 
 def _spread(top1: Json | None) -> str:

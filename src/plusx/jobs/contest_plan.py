@@ -204,12 +204,12 @@ def _check_three(listing: Listing) -> None:
 
 
 def _check_enough(listing: Listing) -> None:
-    for split, role in (("train", "learn"), ("val", "choose"), ("test", "report")):
-        if len(listing.part(split)) < FEWEST:
-            raise DataError(
-                f"{listing.source}: {len(listing.part(split))} images to {role} are too few for a "
-                f"comparison; give at least {FEWEST}, and some hundreds to see a difference"
-            )
+    reporting = len(listing.part("test"))
+    if reporting < FEWEST:
+        raise DataError(
+            f"{listing.source}: {reporting} images to report on are too few for a comparison; give "
+            f"at least {FEWEST}, and some hundreds to see a difference"
+        )
 
 
 def _some(samples: tuple[Sample, ...], most: int, seed: int) -> tuple[Sample, ...]:
