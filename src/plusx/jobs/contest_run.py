@@ -140,13 +140,14 @@ class _Contestant:
 
     def _trial(self, number: int, lr: float) -> Record:
         """The first seed alone; its best epoch on the images that choose says what a rate is
-        worth."""
+        worth. The start is left out: it is the same for every rate."""
         options = self._plan.options
         record, _, fitted = self._train(
             f"trial-{number}", lr=lr, epochs=options.trial_epochs, seed=options.seed
         )
-        best = None if fitted is None or fitted.choice is None else fitted.choice.best.score
-        return record | {"score": None if best is None else list(best)}
+        tops = [(row["val_top1"], -(row["val_nll"] or 0.0)) for row in record["curve"]
+                if row["epoch"] and row["val_top1"] is not None]  # fmt: skip
+        return record | {"score": list(max(tops)) if fitted is not None and tops else None}
 
     def _counted(self, seed: int, lr: float | None) -> Record:
         name = f"seed-{seed}"
