@@ -20,7 +20,7 @@ from plusx.jobs.contest import Contest, contest
 from plusx.jobs.contest_entrants import names_of
 from plusx.jobs.contest_figures import finding, time_to
 from plusx.jobs.contest_plan import give_roles
-from plusx.jobs.contest_run import best_rate, rose
+from plusx.jobs.contest_run import Course, best_rate, rose
 from plusx.jobs.contest_shift import KINDS, right_under_shift
 from plusx.jobs.talk import Talk
 from plusx.weights import load_artifact
@@ -326,3 +326,12 @@ def test_the_two_ways_to_compare_are_kept_apart(command: Callable[..., Any]) -> 
     assert "one DATA; got 2" in command("compare", "a", "b", "--with", "cnn,plain").error
     split = command("compare", "a", "--with", "cnn,plain", "--split", "val").error
     assert "--split is for two runs" in split
+
+
+def test_time_left_counts_what_is_still_to_do() -> None:
+    course = Course(total=6, done=3, left={"a": 10, "b": 4})
+    assert course.line() == "3 of 6 trainings done"
+    course.finished("a", 5, 10.0)  # 2 s an epoch, for b as well as long as it is unknown
+    assert course.line() == "4 of 6 trainings done, about 18 s left"
+    course.finished("b", 2, 20.0)
+    assert course.line() == "5 of 6 trainings done, about 30 s left"

@@ -48,13 +48,12 @@ class Course:
     left: dict[str, int] = field(default_factory=dict)
     spent: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-    def finished(self, name: str, epochs: int, seconds: float | None) -> None:
-        """Count a training; ``seconds`` where it ran just now."""
+    def finished(self, name: str, epochs: int, seconds: float) -> None:
+        """Count a training that ran just now."""
         self.done += 1
         self.left[name] -= epochs
-        if seconds is not None:
-            before, spent = self.spent.get(name, (0, 0.0))
-            self.spent[name] = (before + epochs, spent + seconds)
+        before, spent = self.spent.get(name, (0, 0.0))
+        self.spent[name] = (before + epochs, spent + seconds)
 
     def line(self) -> str:
         """``3 of 24 trainings done, about 5 min 10 s left``."""
@@ -69,10 +68,14 @@ class Course:
 
 def run_all(plan: Plan, folder: Path, talk: Talk) -> list[tuple[list[Record], list[Record]]]:
     """The records of every contestant's trials and of its trainings that count."""
-    trials, options = plan.options.trials, plan.options
-    each = trials + options.seeds
-    work = trials * options.trial_epochs + options.seeds * plan.epochs
-    course = Course(each * len(plan.entrants), left={e.name: work for e in plan.entrants})
+    course = Course(len(plan.entrants) * (plan.options.trials + plan.options.seeds))
+    for entrant in plan.entrants:
+        epochs = {f"trial-{i}": plan.options.trial_epochs for i in range(plan.options.trials)}
+        epochs |= {f"seed-{seed}": plan.epochs for seed in plan.seeds()}
+        runs = folder / "runs" / entrant.slug
+        left = [n for name, n in epochs.items() if not (runs / f"{name}.json").exists()]
+        course.left[entrant.name] = sum(left)
+        course.done += len(epochs) - len(left)
     return [_Contestant(plan, entrant, folder, course, talk).run() for entrant in plan.entrants]
 
 
@@ -127,15 +130,14 @@ class _Contestant:
     def _once(self, name: str, label: str, epochs: int, make: Callable[[], Record]) -> Record:
         """The record of that name; it is made where an earlier part did not leave it."""
         path = self._folder / f"{name}.json"
-        record, seconds = read_json(path), None
+        record = read_json(path)
         if not record:
             self._talk.say(f"{self._entrant.name}: {label} ({self._course.line()})")
             started = time.perf_counter()
             record = make()
             write_json(path, record)
             shutil.rmtree(self._folder / f"{name}.part", ignore_errors=True)
-            seconds = time.perf_counter() - started
-        self._course.finished(self._entrant.name, epochs, seconds)
+            self._course.finished(self._entrant.name, epochs, time.perf_counter() - started)
         return record
 
     def _trial(self, number: int, lr: float) -> Record:
