@@ -9,7 +9,8 @@
     ├── WeightsError            a weights file or hub entry that cannot be used
     │   ├── HubUnreachable      the hub cannot be reached and nothing is cached
     │   └── WeightsMismatch     weights that do not fit the network; lists what is off
-    └── ArtifactError           a model folder or run that cannot be read or written
+    ├── ArtifactError           a model folder or run that cannot be read or written
+    └── Diverged                a training whose loss or answers are no longer finite
 
 Every text names the argument or file, says what is wrong and what to do.
 """
@@ -67,3 +68,7 @@ class WeightsMismatch(WeightsError):
 
 class ArtifactError(PlusxError):
     """A model folder or run that cannot be read or written."""
+
+
+class Diverged(PlusxError):
+    """A training whose loss or answers are no longer finite."""

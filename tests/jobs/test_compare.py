@@ -60,6 +60,14 @@ def test_a_worse_run_is_told_with_its_images(
         assert Path(one["path"]).parent.name == one["true"] == one["a"]
     gap = plain["only_a"] - plain["only_b"]
     assert plain["difference"]["value"] == pytest.approx(gap / plain["n"])
+    per_class = plain["per_class"]
+    for name in ("across", "upright"):
+        one = per_class[name]
+        assert one["n"] == 48
+        assert one["value"] == pytest.approx(one["top1"][0] - one["top1"][1])
+        assert 0 <= one["p"] <= 1
+        assert name in said.out
+    assert sum(one["value"] * one["n"] for one in per_class.values()) == pytest.approx(gap)
     again = command("compare", finished.path, worse, photos, "--split", "all", "--json")
     assert json.loads(again.out) == plain
 

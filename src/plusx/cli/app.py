@@ -46,9 +46,11 @@ app.command("predict", short_help="Classify images, folders, patterns.", epilog=
 app.command("evaluate", short_help="Score a run on labelled images.", epilog=evaluate.EXAMPLES)(
     evaluate.evaluate
 )
-app.command("compare", short_help="Compare two runs image by image.", epilog=compare.EXAMPLES)(
-    compare.compare
-)
+app.command(
+    "compare",
+    short_help="Compare two runs, or networks trained on your images.",
+    epilog=compare.EXAMPLES,
+)(compare.compare)
 app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
     explain.explain
 )

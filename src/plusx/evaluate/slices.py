@@ -74,7 +74,7 @@ def slices(
         found += [(name, value, mask) for value, mask in _masks(values)
                   if mask.sum() >= FEWEST and (~mask).sum() >= FEWEST]  # fmt: skip
     raw = np.array([_p_worse(right, mask, groups) for _, _, mask in found])
-    adjusted = _holm(raw)
+    adjusted = holm(raw)
     made = []
     for (name, value, mask), p in zip(found, adjusted, strict=True):
         size = _effective(right[mask], None if groups is None else groups[mask])
@@ -127,7 +127,7 @@ def _effective(right: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | Non
     return float(effective_sizes(right, one, 1, groups)[0])
 
 
-def _holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Holm 1979: p values corrected for their number."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))

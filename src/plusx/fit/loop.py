@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from plusx.errors import PlusxError
+from plusx.errors import Diverged, PlusxError
 from plusx.evaluate.selection import figure_then_nll
 from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice, State
@@ -57,10 +57,10 @@ class Progress:
         """Count a step.
 
         Raises:
-            PlusxError: the loss is not finite.
+            Diverged: the loss is not finite.
         """
         if not math.isfinite(loss):
-            raise PlusxError(
+            raise Diverged(
                 f"the loss became {loss} in epoch {self.epoch} at learning rate {self.lr:g}; "
                 f"{_CALMER}"
             )
@@ -98,7 +98,7 @@ def train_network(
         The epochs; the first is the state before training.
 
     Raises:
-        PlusxError: the loss is not finite.
+        Diverged: the loss, or what the network answers, is not finite.
     """
     net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion.to(hardware.device)
@@ -202,7 +202,7 @@ def _candidate(
     epoch, losses = progress.epoch, progress.losses
     logits = all_logits(net, val, hardware)
     if not np.isfinite(logits).all():
-        raise PlusxError(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
+        raise Diverged(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
     name = f"epoch {epoch}" if epoch else "start"
     found = choice.offer(name, epoch, logits, lambda: copy_state(net))
     score, likelihood = figure_then_nll(found)

@@ -12,7 +12,8 @@ import numpy as np
 from plusx._version import __version__
 from plusx.errors import UsageError
 from plusx.evaluate import SCHEMA_VERSION, Predictions
-from plusx.evaluate.paired import Paired, compare
+from plusx.evaluate.paired import Paired, compare, mcnemar
+from plusx.evaluate.slices import holm
 from plusx.jobs.evaluate import evaluate
 from plusx.jobs.talk import Talk
 
@@ -66,6 +67,29 @@ class Comparison:
             )
         return found
 
+    def per_class(self) -> dict[str, dict[str, Any] | None]:
+        """Class -> images, top1 of both, the difference with its interval, and McNemar's p,
+        corrected for the number of classes (Holm); None without images of it."""
+        targets = self.a.targets
+        only = [np.bincount(targets[rows], minlength=len(self.a.classes))
+                for rows in (self.paired.rows_only_a, self.paired.rows_only_b)]  # fmt: skip
+        right = [p.predicted == p.targets for p in (self.a, self.b)]
+        found: dict[str, dict[str, Any] | None] = {}
+        raw = {}
+        for number, (name, gap) in enumerate(self.paired.per_class.items()):
+            if gap is None:
+                found[name] = None
+                continue
+            own = targets == number
+            found[name] = gap.to_json() | {
+                "n": int(own.sum()),
+                "top1": [float(one[own].mean()) for one in right],
+            }
+            raw[name] = mcnemar(int(only[0][number]), int(only[1][number]))
+        for name, p in zip(raw, holm(np.array(list(raw.values()))).tolist(), strict=True):
+            found[name] = (found[name] or {}) | {"p": p}
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Everything, plain and without NaN."""
         paired = self.paired
@@ -83,10 +107,7 @@ class Comparison:
             "only_a": paired.only_a,
             "only_b": paired.only_b,
             "mcnemar_p": paired.p,
-            "per_class": {
-                name: None if figure is None else figure.to_json()
-                for name, figure in paired.per_class.items()
-            },
+            "per_class": self.per_class(),
             "finding": self.finding,
             "differing": self.differing(),
         }

@@ -59,7 +59,7 @@ def estimate(options: TrainOptions, talk: Talk) -> Estimate:
     with scratch as temporary, talk.phase("measuring"):
         started, per_fact = _audit_seconds(setup, few)
         per_image, views, row_bytes = _pass_seconds(setup, few, Path(temporary))
-        per_step, trained_bytes = _step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
+        per_step, trained_bytes = step_seconds(setup) if setup.unfreeze != 0 else (0.0, 0)
     epochs = 0 if setup.unfreeze == 0 else setup.recipe.epochs
     streams = 0 if views else per_image  # without a cache every epoch reads the images again
     seconds = (train + val + test) * per_image * 2 + max(0, views - 1) * train * per_image
@@ -97,7 +97,7 @@ def _pass_seconds(setup: Setup, few: Sequence[Sample], folder: Path) -> tuple[fl
     return (time.perf_counter() - started) / len(few), views, row_bytes
 
 
-def _step_seconds(setup: Setup) -> tuple[float, int]:
+def step_seconds(setup: Setup) -> tuple[float, int]:
     """Seconds per image of one training step, and bytes of the trained part."""
     model, size = setup.network.model, setup.preprocessing.size
     images = torch.zeros(setup.recipe.batch_size, setup.preprocessing.channels, size, size)
