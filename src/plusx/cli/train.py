@@ -91,6 +91,13 @@ def train(
     folds: Annotated[
         int, typer.Option(help="Also train K times for out-of-fold figures (0: don't).")
     ] = 0,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Show images in the report.")
+    ] = True,
+    neighbours: Annotated[
+        bool,
+        typer.Option("--neighbours/--no-neighbours", help="Keep features of training images."),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -53,6 +53,9 @@ class TrainOptions:
         val_fraction: share of the images for validation, where the data names none.
         folds: train this many times for out-of-fold figures before the model that ships; 0 or
             at least 2.
+        thumbnails: show images in the report and the audit; False for images of patients.
+        neighbours: keep features, names and labels of the training images in the run folder, so
+            that an explanation can name those nearest to an image.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
@@ -86,6 +89,8 @@ class TrainOptions:
     cache_gib: float = 8.0
     val_fraction: float = 0.2
     folds: int = 0
+    thumbnails: bool = True
+    neighbours: bool = True
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"

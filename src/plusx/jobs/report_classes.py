@@ -38,9 +38,24 @@ def gather_classes(evaluation: Json, thresholds: Mapping[str, float]) -> Json:
         "matrix": inline_svg("matrix", confusion_matrix(whole)) if matrix else None,
         "f1": inline_svg("f1", class_f1(whole)) if drawn else None,
         "confusions": None if whole.confusion is None else _confusions(whole),
+        "weakest": _weakest(whole),
         "count": len(whole.classes),
         "multi": whole.task == "multi",
         "thresholds": thresholds,
+    }
+
+
+def _weakest(whole: Evaluation) -> Json | None:
+    """The class of least F1; None where there are not two to compare."""
+    found = [(one.f1, one) for one in whole.per_class if one.f1 is not None]
+    if len(found) < 2:
+        return None
+    f1, one = min(found, key=lambda pair: pair[0].value)
+    return {
+        "name": wording.one_line(one.name),
+        "f1": wording.number("macro_f1", f1.value),
+        "interval": wording.interval("macro_f1", f1.to_json()),
+        "support": one.support,
     }
 
 
