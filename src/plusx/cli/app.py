@@ -19,6 +19,7 @@ from plusx.cli import (
     models,
     predict,
     push,
+    report,
     train,
 )
 from plusx.errors import PlusxError
@@ -47,6 +48,9 @@ app.command("compare", short_help="Compare two runs image by image.", epilog=com
 )
 app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
     explain.explain
+)
+app.command("report", short_help="Make a run's page again, or of two.", epilog=report.EXAMPLES)(
+    report.report
 )
 app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
     import_.import_weights

@@ -31,8 +31,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON an image.")] = False,
 ) -> None:
     """Paint on each photograph where the network looked (Grad-CAM): warm colours mark what spoke
-    for the class. Grey margins were cut off before the network saw the image. Also name the training
-    images nearest to it, by the features that the network sees in both."""
+    for the class. Grey margins were cut off before the network saw the image. Also name the
+    training images nearest to it, by the features that the network sees in both."""
     from pathlib import Path
 
     from plusx.data import BadImage

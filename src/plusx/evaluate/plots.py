@@ -218,6 +218,8 @@ def reliability_diagram(after: Reliability, before: Reliability | None = None) -
     """
 
     def draw(canvas: Canvas) -> None:
+        from matplotlib.ticker import MultipleLocator
+
         axes = canvas.add_subplot(aspect="equal")
         curves = [(before, TEXT, "before"), (after, ACCENT, "after")]
         shown = [one for one in curves if one[0] is not None]
@@ -232,6 +234,8 @@ def reliability_diagram(after: Reliability, before: Reliability | None = None) -
             axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.set_xlim(low, 1.02)
         axes.set_ylim(low, 1.02)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.5 else 0.2))
+        axes.yaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.5 else 0.2))
         axes.set_xlabel("how sure it says it is")
         axes.set_title("how often it is right", loc="left", fontsize=10)
         if before is not None:
@@ -266,7 +270,7 @@ def _open_frame(axes: Axes, *, grid: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x" if grid == "x" else "y", color=RULE, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=6)
 
 
 def _short(name: str, longest: int = 28) -> str:

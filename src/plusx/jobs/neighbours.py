@@ -270,9 +270,7 @@ def features_of(
         tick: called with the number of images done since the last call.
     """
     engine = TorchEngine(model, device=resolve_device(device))
-    found = first_pass(
-        engine, samples, preprocessing, folder=folder, threads=threads, tick=tick
-    )
+    found = first_pass(engine, samples, preprocessing, folder=folder, threads=threads, tick=tick)
     return np.array(found.features), found.readable
 
 

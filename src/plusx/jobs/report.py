@@ -31,9 +31,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 Json = dict[str, Any]
 
 
-def write_report(
-    run: Path, *, thumbnails: bool | None = None, out: Path | None = None
-) -> Path:
+def write_report(run: Path, *, thumbnails: bool | None = None, out: Path | None = None) -> Path:
     """Write ``RUN/report.html`` from ``metrics.json``, ``history.csv``, ``config.toml``,
     ``predictions/*.npz``, ``model/`` and ``neighbours.npz``, as far as they are there.
 

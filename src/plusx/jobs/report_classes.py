@@ -39,10 +39,31 @@ def gather_classes(evaluation: Json, thresholds: Mapping[str, float]) -> Json:
         "f1": inline_svg("f1", class_f1(whole)) if drawn else None,
         "confusions": None if whole.confusion is None else _confusions(whole),
         "weakest": _weakest(whole),
+        "auroc": any(one.get("auroc") for one in evaluation["per_class"]),
+        "at": _rates(evaluation["per_class"][:CLASSES]),
         "count": len(whole.classes),
         "multi": whole.task == "multi",
         "thresholds": thresholds,
     }
+
+
+def _rates(per_class: Sequence[Json]) -> list[str]:
+    """Sensitivity at stated specificity and the reverse, in words, where they were measured."""
+    said = []
+    for one in per_class:
+        for trade in one.get("at") or []:
+            held = f"{100 * trade['held_at']:g}%"
+            if trade["promised"] == "specificity":
+                found = trade.get("sensitivity") or {}
+                text = f"of {one['class']} are found where {held} of the other images are passed"
+            else:
+                found = trade.get("specificity") or {}
+                text = f"of the other images are passed where {held} of {one['class']} are found"
+            if found:
+                value = wording.number("top1", found["value"])
+                limits = wording.interval("top1", found)
+                said.append(f"{value} {text} (95% interval {limits}).")
+    return said
 
 
 def _weakest(whole: Evaluation) -> Json | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plusx.errors import DataError
-from plusx.evaluate import Predictions
+from plusx.evaluate import Figure, Predictions
 from plusx.evaluate.abstain import risk_coverage
 from plusx.evaluate.calibration import calibration_figures, reliability
 from plusx.evaluate.plots import reliability_diagram, risk_curve
@@ -100,13 +100,13 @@ def _calibration(predictions: Predictions, about: Mapping[str, Any], temperature
         "temperature": None if temperature == 1 else f"{temperature:.3g}",
         "sure": number("top1", sure),
         "right": number("top1", right),
-        "verdict": _sureness(sure - right, figures["ece"].value),
+        "verdict": _sureness(sure - right, figures["ece"]),
     }
 
 
-def _sureness(gap: float, error: float) -> str:
-    """In words: too sure, too modest, or as sure as it is right."""
-    if error < 0.02 or (abs(gap) < 0.02 and error < 0.04):
+def _sureness(gap: float, error: Figure) -> str:
+    """In words: too sure, too modest, or as sure as it is right, as far as can be told."""
+    if error.low < 0.01 or error.value < 0.02:
         return "It is about as often right as it says."
     if gap > 0.01:
         return "It is surer of itself than it is right."
@@ -140,7 +140,7 @@ def _risk(predictions: Predictions, about: Mapping[str, Any]) -> Json:
         "images": which_images(about),
         "picture": inline_svg("risk", risk_curve(curve)),
         "rows": unique,
-        "half": next((row for row in unique[::-1]), None),
+        "half": unique[-1] if unique else None,
         "area": number("top1", curve.area),
     }
 
