@@ -209,6 +209,47 @@ def class_f1(evaluation: Evaluation) -> str:
     return _svg(draw, (5.6 + _inches(names), 0.75 + 0.27 * len(shown)))
 
 
+def robustness_curves(points: Sequence[Mapping[str, Any]], *, figure: str = "top1") -> str:
+    """One small curve a kind of harm: the figure with its 95% interval against the strength.
+
+    Args:
+        points: mappings with ``kind``, ``strength``, ``value``, ``low`` and ``high``, as
+            ``plusx evaluate --robustness --json`` has them; strength 0 is the image as it is.
+        figure: what was measured, ``top1`` or ``mean_average_precision``.
+
+    Raises:
+        UsageError: there is no point.
+    """
+    kinds = list(dict.fromkeys(str(point["kind"]) for point in points))
+    if not kinds:
+        raise UsageError("points is empty: there is no curve to draw")
+    columns = min(4, len(kinds))
+    rows = -(-len(kinds) // columns)
+
+    def draw(canvas: Canvas) -> None:
+        grid = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes, kind in zip(grid, kinds, strict=False):
+            own = sorted((p for p in points if p["kind"] == kind), key=lambda p: p["strength"])
+            x = [p["strength"] for p in own]
+            axes.fill_between(x, [p["low"] for p in own], [p["high"] for p in own],
+                              color=ACCENT, alpha=0.2, linewidth=0)  # fmt: skip
+            axes.plot(x, [p["value"] for p in own], color=ACCENT, linewidth=1.8, marker="o",
+                      markersize=3.5)  # fmt: skip
+            axes.axhline(own[0]["value"], color=TEXT, linestyle=(0, (4, 3)), linewidth=1.0)
+            axes.set_title(kind, loc="left", fontsize=10)
+            axes.set_ylim(0, 1.02)
+            axes.set_xticks(x)
+            axes.tick_params(labelbottom=True)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
+            _open_frame(axes, grid="y")
+        for axes in grid[len(kinds) :]:
+            axes.set_visible(False)
+        canvas.supxlabel("strength (0: as it is)", fontsize=9)
+        canvas.supylabel(figure.replace("top1", "top-1").replace("_", " "), fontsize=9)
+
+    return _svg(draw, (1.9 * columns + 0.4, 1.9 * rows + 0.4))
+
+
 def reliability_diagram(after: Reliability, before: Reliability | None = None) -> str:
     """How often answers were right against how sure they were; on the diagonal both agree.
 

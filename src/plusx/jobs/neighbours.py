@@ -138,7 +138,10 @@ def load_neighbours(run: Path) -> Neighbours | None:
     """
     path = run / FILE
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array")
             version = int(file["schema_version"])
             if version > SCHEMA_VERSION:
                 raise ArtifactError(
