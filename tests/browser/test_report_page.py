@@ -17,7 +17,7 @@ from plusx.jobs.report_pair import write_pair
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
 LIGHT, DARK, PHONE = (1200, "light"), (1200, "dark"), (360, "light")
 
 
