@@ -24,7 +24,9 @@ MEGABYTES = 3e6
 
 
 def text_of(page: Path) -> str:
-    bare = re.sub(r"<(script|style)>.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    bare = re.sub(
+        r"<(script|style)>.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare))
 
 
