@@ -6,7 +6,7 @@ import torch
 
 from plusx.data import Preprocessing
 from plusx.errors import UsageError
-from plusx.explain import deletion_curves, grad_cam, on_image, overlay, sharpest_stage
+from plusx.explain import deletion_curves, grad_cam, on_image, overlay, sharpest_stage, smaller
 from plusx.model import ResNet, ResNetSpec, variant
 
 SPEC = ResNetSpec("small", "basic", (1, 1, 1), (8, 16, 32), stem="3x3", stem_width=8,
@@ -139,3 +139,20 @@ def test_an_overlay_keeps_the_photograph_where_nothing_speaks() -> None:
     assert len(set(painted[30, 2].tolist())) == 1
     grey = overlay(photograph[:, :, :1], whole.numpy())
     assert (grey == painted).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_picture_keeps_its_map_in_place(channels: int) -> None:
+    image = np.zeros((200, 400, channels), np.uint8)
+    heat = np.full((200, 400), np.nan, np.float32)
+    image[100:150, 200:300] = 255
+    heat[:, 100:300] = 0.0
+    heat[100:150, 200:300] = 1.0
+    picture, small = smaller(image, heat, 50)
+    assert picture.shape == (50, 100, channels)
+    assert small.shape == (50, 100)
+    assert np.isnan(small[:, :25]).all()
+    assert (small[25:37, 50:75] == 1).all()
+    assert picture[27:35, 52:73].min() > 250
+    same, _ = smaller(image, heat, 1000)
+    assert same.shape == image.shape

@@ -283,7 +283,7 @@ def reliability_diagram(after: Reliability, before: Reliability | None = None) -
             axes.legend(loc="upper left", frameon=False, fontsize=9)
         _open_frame(axes, grid="y")
 
-    return _svg(draw, (3.7, 3.7))
+    return _svg(draw, (3.3, 3.3))
 
 
 def risk_curve(curve: RiskCoverage) -> str:
@@ -304,7 +304,7 @@ def risk_curve(curve: RiskCoverage) -> str:
         axes.set_title("wrong among those answered", loc="left", fontsize=10)
         _open_frame(axes, grid="y")
 
-    return _svg(draw, (4.6, 3.3))
+    return _svg(draw, (4.5, 3.2))
 
 
 def _open_frame(axes: Axes, *, grid: str) -> None:
