@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -10,6 +11,9 @@ import pytest
 
 from plusx.errors import UsageError
 from plusx.evaluate import Predictions, class_f1, confusion_matrix, evaluate, learning_curves
+from plusx.evaluate.abstain import risk_coverage
+from plusx.evaluate.calibration import reliability
+from plusx.evaluate.plots import reliability_diagram, risk_curve
 
 Make = Callable[..., Predictions]
 
@@ -112,3 +116,34 @@ def test_what_cannot_be_drawn_is_refused(synthetic: Make) -> None:
         confusion_matrix(evaluate(none))
     with pytest.raises(UsageError, match="no class with an F1"):
         class_f1(evaluate(none))
+
+
+def test_trust_is_drawn_for_light_and_dark(synthetic: Make) -> None:
+    p = synthetic(300, 3)
+    cooled = Predictions(p.logits * 2, p.targets, p.paths, p.classes)
+    one, both = (reliability_diagram(reliability(p), before)
+                 for before in (None, reliability(cooled)))  # fmt: skip
+    assert "before" not in texts(one)
+    assert {"before", "after", "how often it is right"} <= set(texts(both))
+    sure = p.probabilities.max(axis=1).astype(float)
+    curve = risk_curve(risk_coverage(sure, p.predicted == p.targets))
+    assert "wrong among those answered" in texts(curve)
+    for svg in (one, both, curve):
+        assert "#000000" not in svg
+
+
+def test_numbers_on_dark_cells_can_be_read(called: Make) -> None:
+    """The contrast of white on each dark cell, by WCAG 2.2, 1.4.3."""
+    pairs = [(0, 0)] * 9 + [(0, 1)] + [(1, 0)] * 5 + [(1, 1)] * 5
+    svg = confusion_matrix(evaluate(called(pairs, 2)))
+    fills = set(re.findall(r"fill: (#[0-9a-f]{6})", svg)) - {"#2583c6", "#ffffff", "#7b8088"}
+    assert fills
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        lin = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return 0.2126 * lin[0] + 0.7152 * lin[1] + 0.0722 * lin[2]
+
+    dark = [one for one in fills if light(one) < 0.25]
+    assert dark
+    assert all(1.05 / (light(one) + 0.05) >= 4.5 for one in dark)

@@ -6,7 +6,7 @@ import torch
 
 from plusx.data import Preprocessing
 from plusx.errors import UsageError
-from plusx.explain import deletion_curves, grad_cam, on_image, overlay, sharpest_stage
+from plusx.explain import deletion_curves, grad_cam, on_image, overlay, sharpest_stage, smaller
 from plusx.model import ResNet, ResNetSpec, variant
 from plusx.weights import build
 from plusx.weights.timm_spec import timm_spec
@@ -161,3 +161,20 @@ def test_a_map_of_a_padded_image_covers_all_of_it_in_its_place(hw: tuple[int, in
     assert whole.shape == hw
     assert not whole.isnan().any()
     assert ((whole > 0.5) == (image[:, :, 0] > 0)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_picture_keeps_its_map_in_place(channels: int) -> None:
+    image = np.zeros((200, 400, channels), np.uint8)
+    heat = np.full((200, 400), np.nan, np.float32)
+    image[100:150, 200:300] = 255
+    heat[:, 100:300] = 0.0
+    heat[100:150, 200:300] = 1.0
+    picture, small = smaller(image, heat, 50)
+    assert picture.shape == (50, 100, channels)
+    assert small.shape == (50, 100)
+    assert np.isnan(small[:, :25]).all()
+    assert (small[25:37, 50:75] == 1).all()
+    assert picture[27:35, 52:73].min() > 250
+    same, _ = smaller(image, heat, 1000)
+    assert same.shape == image.shape

@@ -19,6 +19,7 @@ from plusx.cli import (
     models,
     predict,
     push,
+    report,
     scan,
     train,
 )
@@ -53,6 +54,9 @@ app.command(
 )(compare.compare)
 app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
     explain.explain
+)
+app.command("report", short_help="Make a run's page again, or of two.", epilog=report.EXAMPLES)(
+    report.report
 )
 app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
     import_.import_weights

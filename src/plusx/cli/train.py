@@ -107,6 +107,10 @@ def train(
             "[default: sets=0.9,unknown=0.05]."
         ),
     ] = None,
+    neighbours: Annotated[
+        bool,
+        typer.Option("--neighbours/--no-neighbours", help="Keep features of training images."),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.errors import UsageError
+from plusx.evaluate.abstain import RiskCoverage
+from plusx.evaluate.calibration import Reliability
 from plusx.evaluate.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 ACCENT = "#2583c6"
+FIRM, DEEP = "#2a75ab", "#0f4a75"
+"""White on either has a contrast of at least 4.5."""
 TEXT = "#7b8088"
 RULE = "#8a8f9855"
 SCORES = {"val_top1": "validation top-1", "val_map": "validation mean average precision"}
@@ -106,17 +110,24 @@ def _draw_cells(axes: Axes, counts: Counts, share: npt.NDArray[np.float64], size
     axes.add_patch(Rectangle((0, 0), k, k, facecolor=ACCENT, alpha=0.05, linewidth=0))
     for row, column in zip(*np.nonzero(counts), strict=True):
         part = float(share[row, column])
-        # No shades between: on a middle blue neither white nor grey numbers can be read.
+        # Shades of one blue for rare cells; dark ones, on which white can be read, for the others.
         many = part >= 0.2
-        shade = 0.7 + 0.3 * (part - 0.2) / 0.8 if many else 0.3 * (part / 0.2) ** 0.5
+        colour = _between(FIRM, DEEP, (part - 0.2) / 0.8) if many else ACCENT
+        shade = 1.0 if many else 0.3 * (part / 0.2) ** 0.5
         corner = (column, row)
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=ACCENT, alpha=shade, linewidth=0))
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=shade, linewidth=0))
         text = f"{counts[row, column]}"
         if k <= 8:
             text += f"\n{100 * part:.0f}%"
         if k <= _COUNTS_UP_TO:
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size,
                       color="#ffffff" if many else TEXT)  # fmt: skip
+
+
+def _between(one: str, other: str, share: float) -> str:
+    """A colour so far from ``one`` to ``other``."""
+    pairs = zip(bytes.fromhex(one[1:]), bytes.fromhex(other[1:]), strict=True)
+    return "#" + bytes(round(a + share * (b - a)) for a, b in pairs).hex()
 
 
 def learning_curves(
@@ -239,11 +250,68 @@ def robustness_curves(points: Sequence[Mapping[str, Any]], *, figure: str = "top
     return _svg(draw, (1.9 * columns + 0.4, 1.9 * rows + 0.4))
 
 
+def reliability_diagram(after: Reliability, before: Reliability | None = None) -> str:
+    """How often answers were right against how sure they were; on the diagonal both agree.
+
+    Args:
+        after: as the model ships.
+        before: without its temperature, drawn in grey.
+    """
+
+    def draw(canvas: Canvas) -> None:
+        from matplotlib.ticker import MultipleLocator
+
+        axes = canvas.add_subplot(aspect="equal")
+        curves = [(before, TEXT, "before"), (after, ACCENT, "after")]
+        shown = [one for one in curves if one[0] is not None]
+        lowest = min(float(min(c.confidence.min(), c.accuracy.min())) for c, _, _ in shown if c)
+        low = max(0.0, np.floor(10 * lowest - 0.5) / 10)
+        axes.plot([low, 1], [low, 1], color=RULE, linewidth=1.2, linestyle=(0, (4, 3)))
+        for curve, colour, name in shown:
+            assert curve is not None
+            axes.plot(curve.confidence, curve.accuracy, color=colour, linewidth=1.6, marker="o",
+                      markersize=4, label=name)  # fmt: skip
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.set_xlim(low, 1.02)
+        axes.set_ylim(low, 1.02)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.5 else 0.2))
+        axes.yaxis.set_major_locator(MultipleLocator(0.1 if low >= 0.5 else 0.2))
+        axes.set_xlabel("how sure it says it is")
+        axes.set_title("how often it is right", loc="left", fontsize=10)
+        if before is not None:
+            axes.legend(loc="upper left", frameon=False, fontsize=9)
+        _open_frame(axes, grid="y")
+
+    return _svg(draw, (3.3, 3.3))
+
+
+def risk_curve(curve: RiskCoverage) -> str:
+    """The share of wrong answers against the share of images answered, the surest first."""
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.add_subplot()
+        # A long curve is drawn at 400 places: more cannot be seen.
+        places = np.unique(np.linspace(0, len(curve.coverage) - 1, 400).astype(np.int64))
+        coverage, risk = curve.coverage[places], curve.risk[places]
+        axes.plot(coverage, risk, color=ACCENT, linewidth=1.8)
+        axes.fill_between(coverage, risk, color=ACCENT, alpha=0.12, linewidth=0)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, max(0.05, 1.15 * float(risk.max())))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        axes.set_xlabel("images answered, the surest first")
+        axes.set_title("wrong among those answered", loc="left", fontsize=10)
+        _open_frame(axes, grid="y")
+
+    return _svg(draw, (4.5, 3.2))
+
+
 def _open_frame(axes: Axes, *, grid: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x" if grid == "x" else "y", color=RULE, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=6)
 
 
 def _short(name: str, longest: int = 28) -> str:

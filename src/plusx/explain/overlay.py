@@ -36,6 +36,32 @@ def on_image(heat: torch.Tensor, hw: tuple[int, int], preprocessing: Preprocessi
     return whole
 
 
+def smaller(
+    image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32], side: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """A photograph and its map, so that the short side has at most ``side`` pixels.
+
+    Args:
+        image: (H, W, 1 or 3) uint8.
+        heat: (H, W), NaN where the network saw nothing.
+        side: pixels.
+
+    Returns:
+        (h, w, 1 or 3) uint8 and (h, w).
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    scale = min(1.0, side / min(height, width))
+    h, w = (max(1, round(length * scale)) for length in (height, width))
+    picture = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
+    small = np.array(picture.resize((w, h), Image.Resampling.LANCZOS)).reshape(h, w, -1)
+    # The map is smooth and its NaN are not to be mixed with it: the nearest pixel will do.
+    rows = ((np.arange(h) + 0.5) * height / h).astype(np.int64)
+    columns = ((np.arange(w) + 0.5) * width / w).astype(np.int64)
+    return small, heat[rows[:, None], columns]
+
+
 def overlay(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Paint a map over a photograph: the hotter, the more colour; grey where no map is.
 

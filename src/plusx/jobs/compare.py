@@ -142,17 +142,35 @@ def compare_runs(
     for item in {*a.bad, *b.bad}:
         talk.note(f"left out: {item.path}: {item.reason}")
     one, other = a.predictions, b.predictions
+    return pair(one, other, names, a.split)
+
+
+def pair(one: Predictions, other: Predictions, names: tuple[str, str], split: str) -> Comparison:
+    """Compare two runs by the images that both have predictions of.
+
+    Args:
+        one: of the first run.
+        other: of the second; it must know the same classes, in any order.
+        names: of both.
+        split: which images.
+
+    Raises:
+        UsageError: the runs know different classes, are of several labels an image, have no image
+            in common, or do not agree on a label.
+    """
     if set(one.classes) != set(other.classes):
         apart = sorted(set(one.classes) ^ set(other.classes))
         shown = ", ".join(apart[:5]) + (" ..." if len(apart) > 5 else "")
         raise UsageError(
-            f"{run_a} and {run_b} know different classes ({shown}), so they cannot be compared "
-            "image by image"
+            f"{names[0]} and {names[1]} know different classes ({shown}), so they cannot be "
+            "compared image by image"
         )
-    if one.task != "single":
-        raise UsageError(f"{run_a}: gives several labels an image; compare needs one")
+    if one.task != "single" or other.task != "single":
+        raise UsageError(f"{names[0]}: gives several labels an image; compare needs one")
     one, other = _common(one, _in_order(other, one.classes))
-    return Comparison(names, a.split, compare(one, other), one, other)
+    if not len(one):
+        raise UsageError(f"{names[0]} and {names[1]} have no image in common")
+    return Comparison(names, split, compare(one, other), one, other)
 
 
 def _in_order(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:

@@ -1,4 +1,5 @@
-"""``plusx explain``: which parts of an image spoke for the answer, painted on the photograph."""
+"""``plusx explain``: which parts of an image spoke for the answer, painted on the photograph, and
+which training images are nearest to it."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ import numpy.typing as npt
 import torch
 
 from plusx.atomic import replacing
-from plusx.data import BadImage, Preprocessing, read_image, unlabelled
+from plusx.data import BadImage, Preprocessing, Sample, unlabelled
+from plusx.data.decode import as_bytes
+from plusx.data.loader import decode
 from plusx.decide import log_probabilities
 from plusx.errors import UnreadableImage, UsageError
-from plusx.explain import grad_cam, on_image, overlay, sharpest_stage
+from plusx.explain import grad_cam, on_image, overlay, sharpest_stage, smaller
+from plusx.jobs.neighbours import SHOWN, Neighbour, load_neighbours
 from plusx.jobs.wording import one_line
 from plusx.model.classifier import Classifier
 from plusx.runtime import resolve_device
@@ -33,16 +37,21 @@ class Explanation:
         label: the class that is explained.
         probability: of that class.
         predicted: the most probable class.
-        heat: (H, W) float32 over the upright photograph, 0..1; NaN where the network saw nothing.
+        photograph: (H, W, 1 or 3) uint8, upright.
+        heat: (H, W) float32 over it, 0..1; NaN where the network saw nothing.
         overlay: (H, W, 3) uint8, the map painted on the photograph.
+        neighbours: the training images nearest to it, the nearest first; empty where the run kept
+            none.
     """
 
     path: str
     label: str
     probability: float
     predicted: str
+    photograph: npt.NDArray[np.uint8]
     heat: npt.NDArray[np.float32]
     overlay: npt.NDArray[np.uint8]
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 class Explainer:
@@ -51,12 +60,20 @@ class Explainer:
     Args:
         run: a run folder or a model folder.
         device: where to run.
+        neighbours: how many training images to name, where the run kept them.
+
+    Attributes:
+        classes: K names.
+        kept: how many training images there are to choose neighbours among.
 
     Raises:
         ArtifactError: the folder cannot be read.
+        UsageError: ``neighbours`` is negative.
     """
 
-    def __init__(self, run: PathLike, *, device: str = "auto") -> None:
+    def __init__(self, run: PathLike, *, device: str = "auto", neighbours: int = SHOWN) -> None:
+        if neighbours < 0:
+            raise UsageError(f"--neighbours {neighbours} must be at least 0")
         artifact = load_artifact(Path(run))
         self.classes = artifact.classes
         self._preprocessing: Preprocessing = artifact.preprocessing
@@ -64,38 +81,52 @@ class Explainer:
         self._model: Classifier = artifact.model.to(self._device).requires_grad_(False).eval()
         self._task, self._decision = artifact.task, artifact.decision
         self._stage = sharpest_stage(self._model, self._preprocessing.size)
+        self._most = neighbours
+        self._neighbours = load_neighbours(Path(run)) if neighbours else None
+        self.kept = 0 if self._neighbours is None else len(self._neighbours)
 
-    def explain(self, path: PathLike, label: str | None = None) -> Explanation:
+    def explain(
+        self, path: PathLike, label: str | None = None, *, side: int | None = None
+    ) -> Explanation:
         """Explain one image.
 
         Args:
             path: the image file.
             label: the class to explain; by default the most probable one.
+            side: pixels of the short side of the photograph, heat and overlay that come back; by
+                default those of the file. The network sees the file either way.
 
         Raises:
             UnreadableImage: it cannot be decoded.
             UsageError: the model has no such class.
+            ArtifactError: the neighbours kept are those of another network.
         """
         if label is not None and label not in self.classes:
             known = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
             raise UsageError(f"--class {label!r} is no class of the model; it knows {known}")
-        image = read_image(path, channels=self._preprocessing.channels)
-        x = self._preprocessing(torch.from_numpy(image))[None].to(self._device)
+        image = decode(Sample(os.fspath(path), None), self._preprocessing)
+        x = self._preprocessing(image)[None].to(self._device)
         with torch.no_grad():
-            logits = self._model(x).float().cpu()[0]
+            features = self._model.features(x)
+            logits = self._model.head(features).float().cpu()[0]
         tempered = self._decision.temper(logits[None].numpy())
         shares = np.exp(log_probabilities(tempered, self._task))[0]
         best = int(logits.argmax())
         chosen = best if label is None else self.classes.index(label)
         heat = grad_cam(self._model, x, torch.tensor([chosen]), stage=self._stage)[0]
-        whole = on_image(heat, image.shape[:2], self._preprocessing).numpy()
+        whole = on_image(heat, (image.shape[0], image.shape[1]), self._preprocessing).numpy()
+        photograph = _shown(image.numpy())
+        if side is not None:
+            photograph, whole = smaller(photograph, whole, side)
         return Explanation(
             path=os.fspath(path),
             label=self.classes[chosen],
             probability=float(shares[chosen]),
             predicted=self.classes[best],
+            photograph=photograph,
             heat=whole,
-            overlay=overlay(_shown(image), whole),
+            overlay=overlay(photograph, whole),
+            neighbours=self._nearest(features[0], os.fspath(path)),
         )
 
     def stream(
@@ -107,6 +138,11 @@ class Explainer:
                 yield self.explain(sample.path, label)
             except UnreadableImage as error:
                 yield BadImage(error.path, error.reason)
+
+    def _nearest(self, features: torch.Tensor, path: str) -> tuple[Neighbour, ...]:
+        if self._neighbours is None:
+            return ()
+        return self._neighbours.nearest(features.float().cpu().numpy(), self._most, path=path)
 
 
 def save(found: Explanation, folder: Path, taken: set[str]) -> Path:
@@ -134,6 +170,7 @@ def save(found: Explanation, folder: Path, taken: set[str]) -> Path:
     return target
 
 
-def _shown(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _shown(image: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """The first channels, as a person may see them: three, or one."""
-    return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+    seen = as_bytes(image)
+    return seen[:, :, :3] if seen.shape[2] >= 3 else seen[:, :, :1]

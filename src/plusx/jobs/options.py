@@ -64,6 +64,8 @@ class TrainOptions:
         decide: what the model's decisions shall promise, such as ``precision=0.95,sets=0.9``; by
             default sets of classes that hold the right one 9 times in 10, and images unlike the
             training images called unknown, at the price of 1 in 20 of the others.
+        neighbours: keep features, names and labels of the training images in the run folder, so
+            that an explanation can name those nearest to an image.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
@@ -101,6 +103,7 @@ class TrainOptions:
     allow_leaks: bool = False
     thumbnails: bool = True
     decide: str | None = None
+    neighbours: bool = True
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"

@@ -38,9 +38,45 @@ def gather_classes(evaluation: Json, thresholds: Mapping[str, float]) -> Json:
         "matrix": inline_svg("matrix", confusion_matrix(whole)) if matrix else None,
         "f1": inline_svg("f1", class_f1(whole)) if drawn else None,
         "confusions": None if whole.confusion is None else _confusions(whole),
+        "weakest": _weakest(whole),
+        "auroc": any(one.get("auroc") for one in evaluation["per_class"]),
+        "at": _rates(evaluation["per_class"][:CLASSES]),
         "count": len(whole.classes),
         "multi": whole.task == "multi",
         "thresholds": thresholds,
+    }
+
+
+def _rates(per_class: Sequence[Json]) -> list[str]:
+    """Sensitivity at stated specificity and the reverse, in words, where they were measured."""
+    said = []
+    for one in per_class:
+        for trade in one.get("at") or []:
+            held = f"{100 * trade['held_at']:g}%"
+            if trade["promised"] == "specificity":
+                found = trade.get("sensitivity") or {}
+                text = f"of {one['class']} are found where {held} of the other images are passed"
+            else:
+                found = trade.get("specificity") or {}
+                text = f"of the other images are passed where {held} of {one['class']} are found"
+            if found:
+                value = wording.number("top1", found["value"])
+                limits = wording.interval("top1", found)
+                said.append(f"{value} {text} (95% interval {limits}).")
+    return said
+
+
+def _weakest(whole: Evaluation) -> Json | None:
+    """The class of least F1; None where there are not two to compare."""
+    found = [(one.f1, one) for one in whole.per_class if one.f1 is not None]
+    if len(found) < 2:
+        return None
+    f1, one = min(found, key=lambda pair: pair[0].value)
+    return {
+        "name": wording.one_line(one.name),
+        "f1": wording.number("macro_f1", f1.value),
+        "interval": wording.interval("macro_f1", f1.to_json()),
+        "support": one.support,
     }
 
 

@@ -25,6 +25,7 @@ from plusx.jobs.card import model_card
 from plusx.jobs.decision import decide, score
 from plusx.jobs.fitting import Fitted, fit
 from plusx.jobs.material import Material, gather
+from plusx.jobs.neighbours import keep_neighbours
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.report import write_report
 from plusx.jobs.run import Run, check_free, read_config, run_folder, write_config, write_json
@@ -120,6 +121,8 @@ def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
         _write_config(replace(setup, recipe=fitted.recipe), folder, cache=cached)
     _save(setup, fitted, folder)
     evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
+    if setup.options.neighbours:
+        keep_neighbours(setup, material, fitted, folder, talk)
     found = metrics(setup, fitted, evaluations, material, talk)
     write_json(folder / "metrics.json", found)
     write_card(folder / "model", _card(setup, fitted, found, folder.name))
