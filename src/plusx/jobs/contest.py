@@ -78,6 +78,11 @@ def contest(data: str | os.PathLike[str], *, talk: Talk | None = None, **options
                 f"{one['name']}: its best learning rate is the {one['edge']} tried; a --budget of "
                 "more trials may find a better one"
             )
+        if set(one["ships"]) == {"probe"}:
+            talk.note(
+                f"{one['name']}: no epoch was better than its linear head alone, which is what is "
+                "compared; --unfreeze 2 trains the last blocks only"
+            )
     if len(found["seeds"]) == 1:
         talk.note("one seed: the intervals know nothing of other seeds (--seeds 3)")
     found |= {"notes": list(talk.notes), "versions": versions(),
