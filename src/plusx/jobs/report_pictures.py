@@ -130,7 +130,7 @@ def about_neighbours(run: Path) -> str:
     except OSError:
         return ""
     return (
-        f"{FILE} ({size / 1e6:.1f} MB) holds features, names and labels of training images, at "
+        f"{FILE} ({max(0.1, size / 1e6):.1f} MB) holds features, names and labels of training images, at "
         f"most {MOST:,}; it is no part of the model."
     )
 
