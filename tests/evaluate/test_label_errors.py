@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from plusx.decide import log_softmax
 from plusx.errors import UsageError
-from plusx.evaluate import log_softmax
 from plusx.evaluate.label_errors import find_label_errors
 from plusx.evaluate.outliers import FEWEST_IMAGES, MOST_COMPARED, NEIGHBOURS, find_outliers
 

@@ -153,7 +153,8 @@ def test_evaluate_on_the_command_line(
     said = command("evaluate", trained.path, listed / "new.csv")
     assert said.code == 0
     assert "mean_average_precision" in said.out
-    assert "average precision" in said.out
+    assert "mean_average_precision" in said.out
+    assert "auprc" in said.out
     single = listed / "one-each.csv"
     single.write_text("path,label\nnew/000.png,across\nnew/001.png,\n")
     assert command("evaluate", trained.path, single, "--json").code == 0

@@ -38,7 +38,7 @@ def sharpest_stage(model: Classifier, size: int) -> int:
     if max(min(m.shape[2:]) for m in maps) == 1:
         raise UsageError(
             f"{model.spec.name}: its maps have one pixel, which shows no place in the image; "
-            "explain a network whose stages plusx knows (a residual net, VGG, cnn)"
+            "explain a network whose stages plusx knows (plusx models lists them)"
         )
     fine = [i for i, m in enumerate(maps) if min(m.shape[2:]) >= COARSEST]
     return fine[-1] if fine else 0

@@ -205,7 +205,7 @@ def keep_neighbours(
             features, samples, setup.listing.classes, setup.listing.root, images=len(train)
         )
         found.save(folder / FILE)
-    size = (folder / FILE).stat().st_size / 1e6
+    size = max(0.1, (folder / FILE).stat().st_size / 1e6)
     talk.say(
         f"{FILE}: features, names and labels of {len(found):,} of {len(train):,} training images, "
         f"{size:.1f} MB, for plusx explain and the report (--no-neighbours keeps none)"

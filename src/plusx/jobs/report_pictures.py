@@ -130,8 +130,8 @@ def about_neighbours(run: Path) -> str:
     except OSError:
         return ""
     return (
-        f"{FILE} ({size / 1e6:.1f} MB) holds features, names and labels of training images, at "
-        f"most {MOST:,}; it is no part of the model."
+        f"{FILE} ({max(0.1, size / 1e6):.1f} MB) holds features, names and labels of training "
+        f"images, at most {MOST:,}; it is no part of the model."
     )
 
 
