@@ -96,19 +96,20 @@ def near_groups(table: FactTable, near: NearPairs | None = None) -> list[NearGro
 
 def groups_of_pairs(pairs: Pairs) -> list[tuple[int, ...]]:
     """(m, 2) positions -> what hangs together, as rising tuples in the order of their first."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    parent: dict[int, int] = {}  # a graph library would take longer to import than this to run
 
-    if not len(pairs):
-        return []
-    names, inside = np.unique(pairs, return_inverse=True)
-    a, b = inside.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(len(names), len(names)))
-    _, label = connected_components(graph, directed=False)
-    order = np.argsort(label, kind="stable")
-    cuts = np.flatnonzero(np.diff(label[order])) + 1
-    groups = [tuple(part.tolist()) for part in np.split(names[order], cuts)]
-    return sorted(groups)
+    def root(i: int) -> int:
+        while (above := parent.setdefault(i, i)) != i:
+            parent[i] = i = parent[above]  # halves the way for the next one
+        return i
+
+    for one, other in pairs.tolist():
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    members: dict[int, list[int]] = {}
+    for i in sorted(parent):
+        members.setdefault(root(i), []).append(i)
+    return [tuple(group) for group in members.values()]
 
 
 def _exact_links(table: FactTable) -> Pairs:
