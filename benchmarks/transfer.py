@@ -92,7 +92,8 @@ def plusx(data: str, weights: str, *options: str) -> tuple[float, float, float]:
         command = [sys.executable, "-m", "plusx", "train", data, "--model", "resnet18"]
         command += ["--weights", weights, "--out", f"{folder}/run", "--json", *options]
         started = time.time()
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        clean = os.environ | {"PLUSX_CACHE": f"{folder}/cache"}  # else the audit remembers a turn
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=clean)
         whole = time.time() - started
         seconds = Path(folder, "run", "metrics.json").stat().st_mtime - started
     found = json.loads(done.stdout)
