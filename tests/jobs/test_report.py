@@ -19,6 +19,7 @@ from PIL import Image
 from plusx.errors import ArtifactError
 from plusx.evaluate import Predictions, evaluate, to_json
 from plusx.jobs.report import write_report
+from plusx.jobs.wording import FIGURES
 
 MakeRun = Callable[..., Path]
 COLUMNS = ["epoch", "train_loss", "val_top1", "val_nll", "lr", "seconds", "images_per_s"]
@@ -397,3 +398,20 @@ def test_errors_name_folder_version_and_key(make_run: MakeRun, tmp_path: Path) -
     rewrite(run, schema_version=1, evaluations=[{"split": "val"}])
     with pytest.raises(ArtifactError, match=r"metrics\.json: not as plusx writes it .*role"):
         write_report(run)
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_every_figure_has_a_name_for_a_person(task: str) -> None:
+    rng = np.random.default_rng(0)
+    targets = np.arange(40) % 6
+    marks = rng.random((40, 6)) < 0.5
+    found = evaluate(
+        Predictions(
+            rng.normal(size=(40, 6)).astype(np.float32),
+            marks if task == "multi" else targets,
+            tuple(map(str, range(40))),
+            tuple("abcdef"),
+            task="multi" if task == "multi" else "single",
+        )
+    )
+    assert set(found.figures) <= set(FIGURES)

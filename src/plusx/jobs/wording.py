@@ -15,11 +15,16 @@ FIGURES = {
     "macro_precision": ("Macro precision", "of what is called a class, how much is; class mean"),
     "macro_recall": ("Macro recall", "of what is a class, how much is found; class mean"),
     "macro_f1": ("Macro F1", "harmonic mean of precision and recall; class mean"),
+    "macro_auroc": (
+        "Area under the ROC curve",
+        "how often an image of a class is ranked above one of another; class mean",
+    ),
+    "macro_auprc": ("Area under precision-recall", "average precision; class mean"),
     "nll": ("Negative log likelihood", "nats an image, lower is better; sure and wrong costs most"),
 }
 """Figure -> its name for a person, and what it means."""
 
-PROPORTIONS = frozenset(FIGURES) - {"nll"}
+PROPORTIONS = frozenset(FIGURES) - {"nll", "macro_auroc", "macro_auprc"}
 
 ROLES = {
     "report": "each judged by a model that it neither trained nor helped to choose",
