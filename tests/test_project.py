@@ -59,6 +59,7 @@ def test_every_import_is_declared_and_every_dependency_is_imported(
 ) -> None:
     declared = [*project["project"]["dependencies"]]
     for extra in ("parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm"):
+        # more extras: one a line, sorted, as soon as the package imports them
         declared += project["project"]["optional-dependencies"][extra]
     names = {requirement_name(text) for text in declared}
     known = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}

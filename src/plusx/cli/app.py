@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -35,43 +36,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with:  plusx train photos/   (plusx VERB --help has examples)",
 )
-app.command("train", short_help="Train a classifier on a folder of images.", epilog=train.EXAMPLES)(
-    train.train
-)
-app.command("scan", short_help="Look for what is wrong with a data set.", epilog=scan.EXAMPLES)(
-    scan.scan
-)
-app.command("predict", short_help="Classify images, folders, patterns.", epilog=predict.EXAMPLES)(
-    predict.predict
-)
-app.command("evaluate", short_help="Score a run on labelled images.", epilog=evaluate.EXAMPLES)(
-    evaluate.evaluate
-)
-app.command(
-    "compare",
-    short_help="Compare two runs, or networks trained on your images.",
-    epilog=compare.EXAMPLES,
-)(compare.compare)
-app.command("explain", short_help="Show where the network looked.", epilog=explain.EXAMPLES)(
-    explain.explain
-)
-app.command("report", short_help="Make a run's page again, or of two.", epilog=report.EXAMPLES)(
-    report.report
-)
-app.command("import", short_help="Make a run of weights that exist.", epilog=import_.EXAMPLES)(
-    import_.import_weights
-)
-app.command("models", short_help="List the networks, or draw one.", epilog=models.EXAMPLES)(
-    models.models
-)
-app.command(
-    "export-weights",
-    short_help="Weights for torchvision, timm or one file.",
-    epilog=export_weights.EXAMPLES,
-)(export_weights.export_weights)
-app.command("push", short_help="Put a model on the Hugging Face hub.", epilog=push.EXAMPLES)(
-    push.push
-)
+VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
+    "train": (train.train, "Train a classifier on a folder of images.", train.EXAMPLES),
+    "scan": (scan.scan, "Look for what is wrong with a data set.", scan.EXAMPLES),
+    "predict": (predict.predict, "Classify images, folders, patterns.", predict.EXAMPLES),
+    "evaluate": (evaluate.evaluate, "Score a run on labelled images.", evaluate.EXAMPLES),
+    "compare": (
+        compare.compare,
+        "Compare two runs, or networks trained on your images.",
+        compare.EXAMPLES,
+    ),
+    "explain": (explain.explain, "Show where the network looked.", explain.EXAMPLES),
+    "report": (report.report, "Make a run's page again, or of two.", report.EXAMPLES),
+    "import": (import_.import_weights, "Make a run of weights that exist.", import_.EXAMPLES),
+    "models": (models.models, "List the networks, or draw one.", models.EXAMPLES),
+    "export-weights": (
+        export_weights.export_weights,
+        "Weights for torchvision, timm or one file.",
+        export_weights.EXAMPLES,
+    ),
+    "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
+}
+"""Each verb: what runs, one line of help, examples."""
+
+for _name, (_run, _help, _examples) in VERBS.items():
+    app.command(_name, short_help=_help, epilog=_examples)(_run)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,22 @@
+"""``plusx study NAME``: one module a study below ``plusx.cli.studies``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+study = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why residual networks work: the experiments of the papers, on their nets and on yours.",
+    epilog="plusx study NAME --help has examples",
+)
+
+STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {}
+"""Each study: what runs, one line of help, examples."""
+
+for _name, (_run, _help, _examples) in STUDIES.items():
+    study.command(_name, short_help=_help, epilog=_examples)(_run)

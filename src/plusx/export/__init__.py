@@ -1,0 +1,1 @@
+"""From a model to a file that other programs run, preprocessing included."""
