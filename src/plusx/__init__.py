@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from plusx.jobs.audit import Audit, scan
     from plusx.jobs.import_weights import import_weights
     from plusx.jobs.run import Run, load
+    from plusx.jobs.slim import slim
     from plusx.jobs.train import resume, train
     from plusx.model import ResNet, ResNetSpec, surgery, variant
     from plusx.predict import Prediction, Predictor
@@ -42,6 +43,7 @@ _HOME = {
     "load": "plusx.jobs.run",
     "resume": "plusx.jobs.train",
     "scan": "plusx.jobs.audit",
+    "slim": "plusx.jobs.slim",
     "surgery": "plusx.model",
     "train": "plusx.jobs.train",
     "variant": "plusx.model",
@@ -63,6 +65,7 @@ __all__ = [
     "load",
     "resume",
     "scan",
+    "slim",
     "surgery",
     "train",
     "variant",

@@ -22,6 +22,7 @@ from plusx.cli import (
     push,
     report,
     scan,
+    slim,
     train,
 )
 from plusx.errors import PlusxError
@@ -46,6 +47,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         "Compare two runs, or networks trained on your images.",
         compare.EXAMPLES,
     ),
+    "slim": (slim.slim, "Take blocks out of a run's network.", slim.EXAMPLES),
     "explain": (explain.explain, "Show where the network looked.", explain.EXAMPLES),
     "report": (report.report, "Make a run's page again, or of two.", report.EXAMPLES),
     "import": (import_.import_weights, "Make a run of weights that exist.", import_.EXAMPLES),

@@ -1,0 +1,149 @@
+"""Tuning a slimmed network so that it answers as its parent does.
+
+Knowledge distillation (Hinton et al. 2015, arXiv 1503.02531, section 2): the loss is the
+cross-entropy with the labels and, at a raised temperature, the divergence from what the parent
+answers. What the frozen trunk gives, and what the parent answers, is computed once for each view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plusx.data import epoch_order
+from plusx.errors import Diverged
+from plusx.fit.loop import Hardware, copy_state, forward, make_optimizer
+from plusx.fit.recipe import Recipe
+from plusx.fit.trunk import ActivationStore, Rows
+from plusx.model.surgery import Top, training_mode
+
+SOFTNESS = 2.0
+"""Temperature of both nets' answers in the distilling part; Hinton et al. used 2 to 20, the lower
+ones for small pupils."""
+
+SHARE = 0.7
+"""Of the distilling part in the loss; the labels have the rest."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What is learnt from.
+
+    Attributes:
+        store: activations at the split; view v of image i is row v * n + i, and the images that
+            choose follow.
+        targets: (n,) int64.
+        taught: (V, n, K) float32, the parent's logits of every view.
+        held: (m,) int64 targets of the images that choose.
+    """
+
+    store: ActivationStore
+    targets: Tensor
+    taught: Tensor
+    held: Tensor
+
+    def shuffled(self, epoch: int, recipe: Recipe) -> Iterator[tuple[tuple[Tensor, ...], Rows]]:
+        """One epoch: what the net takes, and the rows; epoch e shows view (e + i) mod V of i."""
+        n, views = len(self.targets), len(self.taught)
+        order = epoch_order(n, seed=recipe.seed, epoch=epoch, rank=0, world_size=1)
+        rows = (epoch + order) % views * n + order
+        for start in range(0, max(1, n // recipe.batch_size) * recipe.batch_size,
+                           recipe.batch_size):  # fmt: skip
+            part = rows[start : start + recipe.batch_size]
+            yield self.store.read(part), part
+
+    def answers(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Of such rows: labels (N,) and the parent's logits (N, K)."""
+        return self.targets[rows % len(self.targets)], self.taught.flatten(0, 1)[rows]
+
+    @torch.inference_mode()
+    def judged(self, net: Top, hardware: Hardware) -> Tensor:
+        """Logits (m, K) float32 of the images that choose, on the CPU."""
+        net.eval()
+        first, count = self.taught.shape[0] * self.taught.shape[1], len(self.held)
+        found = []
+        for start in range(first, first + count, _BATCH):
+            rows = np.arange(start, min(start + _BATCH, first + count))
+            found.append(forward(net, self.store.read(rows), hardware).float().cpu())
+        return torch.cat(found)
+
+
+def distil(
+    net: Top,
+    lessons: Lessons,
+    *,
+    recipe: Recipe,
+    hardware: Hardware,
+    tick: Callable[[int], None] = lambda n: None,
+) -> list[tuple[float, float]]:
+    """Tune what is trainable in ``net``; afterwards it holds its best epoch.
+
+    Args:
+        net: behind the frozen trunk; parameters with ``requires_grad`` are trained.
+        lessons: what it learns from, and the images that choose the epoch.
+        recipe: all numbers; of ``patience`` and ``label_smoothing`` nothing is used.
+        hardware: device and precision.
+        tick: called with the number of images after each step.
+
+    Returns:
+        Top-1 and negated nll on the images that choose, before the first epoch and after each; the
+        best is the largest.
+
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    net.to(hardware.device).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(net, recipe)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    scores = [_score(lessons.judged(net, hardware), lessons.held)]
+    best = copy_state(net)
+    per_epoch = max(1, len(lessons.targets) // recipe.batch_size)
+    for epoch in range(1, recipe.epochs + 1):
+        training_mode(net, norm_statistics=recipe.norm == "train")
+        torch.manual_seed((recipe.seed + epoch) % 2**63)  # of dropout
+        steps = enumerate(lessons.shuffled(epoch, recipe), start=(epoch - 1) * per_epoch)
+        for number, (inputs, rows) in steps:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at(number, recipe.epochs * per_epoch)
+            labels, taught = lessons.answers(rows)
+            logits = forward(net, inputs, hardware).float()
+            loss = distilling_loss(logits, labels.to(logits.device), taught.to(logits.device))
+            if not torch.isfinite(loss):
+                raise Diverged(f"tuning: the loss became {loss.item()}; try a smaller --lr")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimizer.step()
+            tick(len(rows))
+        scores.append(_score(lessons.judged(net, hardware), lessons.held))
+        if scores[-1] > max(scores[:-1]):
+            best = copy_state(net)
+    net.load_state_dict(best)
+    return scores
+
+
+def distilling_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+    """Mean over the images: logits and ``taught`` (N, K), labels (N,).
+
+    The divergence is scaled by the square of the temperature, so that its gradient stays of the
+    size of the other's (section 2 of the paper).
+    """
+    soft = F.kl_div(
+        F.log_softmax(logits / SOFTNESS, dim=1),
+        F.log_softmax(taught / SOFTNESS, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return SHARE * SOFTNESS**2 * soft + (1 - SHARE) * F.cross_entropy(logits, labels)
+
+
+def _score(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+    right = float((logits.argmax(1) == targets).double().mean())
+    return right, -float(F.cross_entropy(logits.double(), targets))

@@ -1,0 +1,155 @@
+"""What the tuning of a slimmed network learns from: activations at the split, and the parent's
+answers. The blocks before the first removed one run once for parent and child."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plusx.data import BadImage
+from plusx.errors import DataError, UsageError
+from plusx.fit.distil import Lessons
+from plusx.fit.inputs import Step, StreamedImages
+from plusx.fit.removal import Line, Trace
+from plusx.fit.trunk import ActivationShape, ActivationStore, Rows
+from plusx.jobs.slim_setup import Plan
+from plusx.jobs.talk import Talk
+from plusx.runtime import forward_batch
+
+
+@dataclass(frozen=True, eq=False)
+class ParentAnswers:
+    """Logits of the parent, float32: ``taught`` (V, n, K) of the training images' views, ``held``
+    (m, K) of the images that choose."""
+
+    taught: Tensor
+    held: Tensor
+
+
+def split_at(line: Line, gone: Sequence[int]) -> int:
+    """The block, in the parent's numbering, from which on the child is tuned.
+
+    From the first removed block on, for what is behind it sees other maps than before; but all of
+    the last stage at least, and at most the last two: the stages before them take half of the time
+    and hold a tenth of the weights.
+    """
+    first_of = {stage: line.stage_of.index(stage) for stage in line.stage_of}
+    last = line.stage_of[-1]
+    split = min(max(min(gone), first_of[max(0, last - 1)]), first_of[last])
+    while split in gone:
+        split += 1
+    return split
+
+
+def gather_lessons(
+    plan: Plan,
+    line: Line,
+    gone: Sequence[int],
+    split: int,
+    *,
+    folder: Path,
+    known: ParentAnswers | None,
+    talk: Talk,
+) -> tuple[Lessons, ParentAnswers]:
+    """Run every view up to the split, once.
+
+    Args:
+        plan: whose images.
+        line: the parent.
+        gone: blocks that the child lacks.
+        split: see ``split_at``.
+        folder: takes the activations.
+        known: the parent's answers, where an earlier call gave them: its own blocks behind the
+            first removed one then stay idle.
+        talk: where progress is said.
+
+    Raises:
+        DataError: an image cannot be read any more.
+        UsageError: the activations of one view don't fit into ``--cache-gib`` or on the disk.
+    """
+    views, n, m = plan.setup.recipe.epochs, len(plan.train), len(plan.chooses)
+    views = min(plan.options.views, views)
+    shape = _shape(plan, line, gone, split)
+    views = _fitting(plan, shape, views, folder, talk) if known is None else len(known.taught)
+    store = ActivationStore(folder, views * n + m, shape)
+    answers = known or ParentAnswers(
+        torch.zeros(views, n, len(plan.parent.classes)), torch.zeros(m, len(plan.parent.classes))
+    )
+    with talk.phase("running the trunk", views * n + m) as tick:
+        for view in range(views + 1):
+            choosing = view == views
+            own = answers.held if choosing else answers.taught[view]
+            rows = plan.chooses if choosing else plan.train
+            for (images,), _, index in _images(plan, rows, 0 if choosing else view):
+                activation, pooled, logits = _run(line, images, gone, split, teach=known is None)
+                store.write(view * n + index, activation, pooled)
+                if logits is not None:
+                    own[torch.from_numpy(index)] = logits.cpu()
+                tick(len(index), "")
+    targets = torch.from_numpy(plan.targets(plan.train))
+    held = torch.from_numpy(plan.targets(plan.chooses))
+    return Lessons(store, targets, answers.taught, held), answers
+
+
+@torch.inference_mode()
+def _run(
+    line: Line, images: Tensor, gone: Sequence[int], split: int, *, teach: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Activation and pooled features at the split, and the parent's logits."""
+    shared, end = min(min(gone), split), len(line.blocks)
+    trace = Trace()
+    x = line.walk(line.stem(images), 0, shared, trace=trace)
+    own, logits = Trace(pooled=dict(trace.pooled)), None
+    if teach:
+        line.walk(x, shared, end, trace=trace)
+        logits = line.logits(trace)
+    x = line.walk(x, shared, split, gone=gone, trace=own)
+    return x, line.pooled(own, x), logits
+
+
+def _images(plan: Plan, rows: Rows, view: int) -> Iterator[Step]:
+    def refuse(bad: Sequence[BadImage]) -> None:
+        raise DataError(f"{bad[0].path}: cannot be read any more: {bad[0].reason}")
+
+    setup = plan.setup
+    images = StreamedImages(
+        plan.samples(rows),
+        setup.preprocessing,
+        targets=plan.targets(rows),
+        augmentation=setup.augmentation,
+        feed=replace(setup.feed, batch_size=forward_batch(setup.hardware.device)),
+        on_bad=refuse,
+    )
+    return images.view(view) if view else images.ordered()
+
+
+def _shape(plan: Plan, line: Line, gone: Sequence[int], split: int) -> ActivationShape:
+    size = plan.setup.preprocessing.size
+    blank = torch.zeros(1, plan.setup.preprocessing.channels, size, size)
+    activation, pooled, _ = _run(line, blank, gone, split, teach=False)
+    channels, height, width = activation.shape[1:]
+    return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)
+
+
+def _fitting(plan: Plan, shape: ActivationShape, views: int, folder: Path, talk: Talk) -> int:
+    """Views that fit; fewer than wanted are said."""
+    # A full disk kills a process that writes through a memory map, so some of it is left free.
+    allowed = min(plan.options.cache_gib * 2**30, 0.9 * shutil.disk_usage(folder).free)
+    n, m = len(plan.train), len(plan.chooses)
+    room = math.floor((allowed / shape.row_bytes - m) / n)
+    if room < 1:
+        gib = shape.row_bytes * (n + m) / 2**30
+        raise UsageError(
+            f"--cache-gib {plan.options.cache_gib:g}: the activations of {n} training images take "
+            f"{gib:.2g} GiB, and {allowed / 2**30:.2g} GiB may be used; give more, or fewer "
+            "--tune-images or --images"
+        )
+    if room < views:
+        talk.note(f"--cache-gib and the disk have room for {room} of {views} views of an image")
+    return min(room, views)
