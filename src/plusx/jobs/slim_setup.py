@@ -32,10 +32,10 @@ from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision
 from plusx.weights import Artifact, Network, load_artifact
 
-RANKED = 256
-"""Images that rank, at most: a round runs part of the network on each for every block left."""
+RANKED = 128
+"""Images that rank, at most: each round runs half of the network on them for every block left."""
 
-FEWEST = 128
+FEWEST = 64
 """Where fewer choose, training images rank beside them: a rank needs likelihoods, not accuracy."""
 
 
