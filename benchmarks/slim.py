@@ -4,14 +4,14 @@ For each data set and seed the images are split anew (half to train, a fifth to 
 report), a ResNet-50 from ImageNet is fine-tuned with ``plusx train``, and ``plusx slim`` takes out
 ``--blocks`` of the 12 blocks that can go. Nothing is refused here (``max_drop`` is 100), so that
 every seed counts. Printed a seed: the ratio of times at 1 and 16 images with its interval, top-1 of
-parent and child on the images that report, and before tuning top-1 there of the ranked choice and of
-random choices of as many blocks. At the end: the change of top-1 over all seeds with a 95% interval
-over images and seeds, and in how many seeds the ranking beats the mean of the random choices.
+parent and child on the images that report, and there, before tuning, top-1 of the ranked choice and
+of random choices of as many blocks. At the end: the change of top-1 over all seeds with a 95%
+interval, and in how many seeds the ranking beats the mean of the random choices.
 
     python benchmarks/slim.py --data hymenoptera/ eurosat_rgb/ --weights resnet50.safetensors
 
-Expected: at least 1.25 times as fast at no more than 0.5 points lost on both sets; the ranking ahead
-of the random choices in every seed. About 25 minutes on two cores with bfloat16.
+Expected: at least 1.25 times as fast at no more than 0.5 points lost on both sets; the ranking
+ahead of the random choices in every seed.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def split_at(line: Line, gone: Sequence[int]) -> int:
     """The block, in the parent's numbering, from which on the child is tuned.
 
     From the first removed block on, for what is behind it sees other maps than before; but all of
-    the last stage at least, and at most the last two: the stages before them take half of the time
-    and hold a tenth of the weights.
+    the last stage at least, and at most the last two: the stages before them take nearly half of
+    the time, and hold few of the weights.
     """
     first_of = {stage: line.stage_of.index(stage) for stage in line.stage_of}
     last = line.stage_of[-1]
