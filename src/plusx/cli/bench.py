@@ -83,6 +83,7 @@ _HEADS = ("network", "engine", "precision", "batch", "ms p50", "ms p95", "rounds
 
 def _show(found: Bench) -> None:
     from plusx.cli.words import table
+    from plusx.jobs.wording import by_reason
 
     machine = found.machine
     print(f"{machine['processor']}, {machine['cores']} cores, {machine['torch_threads']} threads "
@@ -91,8 +92,8 @@ def _show(found: Bench) -> None:
     for one in found.whole:
         print(f"end to end: {one.name}, {one.engine} {one.precision}, batches of {one.batch}: "
               f"{one.per_s:.1f} images/s over {one.images:,} images")  # fmt: skip
-    for name, why in found.left_out.items():
-        print(f"{name}: {why}")
+    for why, names in by_reason(found.left_out).items():
+        print(f"left out: {', '.join(names)}: {why}")
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def choose(
 def _show_estimate(found: ChooseEstimate, as_json: bool) -> None:
     import dataclasses
 
-    from plusx.jobs.wording import duration
+    from plusx.jobs.wording import by_reason, duration
 
     if as_json:
         print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
@@ -104,8 +104,8 @@ def _show_estimate(found: ChooseEstimate, as_json: bool) -> None:
         total = len(found.nets) * found.images
         print(f"features kept from before: {found.kept:,} of {total:,}")
     print(f"at hand: {', '.join(found.nets)}")
-    for name, why in found.skipped.items():
-        print(f"not at hand: {name}: {why}")
+    for why, names in by_reason(found.skipped).items():
+        print(f"left out: {', '.join(names)}: {why}")
 
 
 _HEADS = ("net", "top-1", "95% interval", "points behind the best", "ms p50", "ms p95",

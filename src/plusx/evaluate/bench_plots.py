@@ -67,7 +67,10 @@ def save_plot(picture: Picture, path: Path) -> None:
     """Write a picture as its name says; the background is transparent."""
     check_plot(path)
     kind = path.suffix.lower().removeprefix(".")
-    content = _render(picture.draw, picture.size, kind)
+    if kind == "svg":
+        content = picture.svg().encode("utf-8")
+    else:
+        content = _render(picture.draw, picture.size, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         beside.write_bytes(content)
@@ -127,23 +130,25 @@ def front(points: Sequence[Point], *, budget_ms: float | None = None) -> Picture
         best = [one for one in ordered if one.on_front]
         axes.step([one.latency_ms for one in best], [100 * one.top1.value for one in best],
                   where="post", color=ACCENT, linewidth=1.4)  # fmt: skip
-        for number, one in enumerate(ordered):
+        for one in ordered:
             colour, value = ACCENT if one.on_front else TEXT, 100 * one.top1.value
             axes.vlines(one.latency_ms, 100 * one.top1.low, 100 * one.top1.high, color=colour,
                         linewidth=1.6, alpha=0.7)  # fmt: skip
             axes.plot(one.latency_ms, value, "D" if one.chosen else "o", color=colour,
                       markersize=9 if one.chosen else 6,
                       markerfacecolor=colour if one.on_front else "none")  # fmt: skip
-            axes.annotate(_short(one.name), (one.latency_ms, value),
-                          xytext=(7, 4 - 9 * (number % 2)), textcoords="offset points", color=TEXT,
+            # Above and left of a point on the front there is nothing; below and right of others.
+            place, side = ((-7, 4), "right") if one.on_front else ((7, -10), "left")
+            axes.annotate(_short(one.name), (one.latency_ms, value), xytext=place, ha=side,
+                          textcoords="offset points", color=TEXT,
                           fontweight="bold" if one.chosen else "normal")  # fmt: skip
         if budget_ms is not None:
             axes.axvline(budget_ms, color=TEXT, linestyle=(0, (4, 3)), linewidth=1.1)
         axes.set_xscale("log")
         slow = max(ordered[-1].latency_ms, budget_ms or 0.0)
         fast = min(ordered[0].latency_ms, budget_ms or ordered[0].latency_ms)
-        axes.set_xlim(fast / 1.25, slow * 1.9)  # room for names
-        ticks = _ticks(fast / 1.25, slow * 1.9)
+        axes.set_xlim(fast / 1.9, slow * 1.5)  # room for names
+        ticks = _ticks(fast / 1.9, slow * 1.5)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}%")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plusx.data import Preprocessing
 from plusx.errors import HubUnreachable, PlusxError, UsageError
 from plusx.jobs.choose_options import ChooseOptions
-from plusx.jobs.models import known_names
+from plusx.model import variant
+from plusx.model.baselines import BASELINES
 from plusx.model.classifier import Classifier
 from plusx.model.describe import count
 from plusx.weights import Network, auto_weights, create_network, resolve_spec
@@ -127,20 +130,20 @@ def in_folder(folder: Path) -> list[Candidate]:
     """
     if not folder.is_dir():
         raise UsageError(f"--weights-dir {folder}: is no folder")
-    known = sorted(known_names(), key=len, reverse=True)
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if find_artifact(path) is not None or (path / CONFIG).is_file():
                 found.append(Candidate(path.name, None, str(path)))
         elif path.suffix.lower() in SUFFIXES:
-            beside = path.with_suffix(".json")
-            model = next((name for name in known if _begins(path.stem, name)), None)
-            model = str(beside) if beside.is_file() else model
+            spec = path.with_suffix(".json")
+            model = str(spec) if spec.is_file() else _variant_of(path.stem)
             found.append(Candidate(path.stem, model, str(path)))
     once = [one.model for one in found]
     return [
-        replace(one, name=one.model) if one.model in known and once.count(one.model) == 1 else one
+        replace(one, name=one.model)
+        if one.model is not None and one.name.startswith(one.model) and once.count(one.model) == 1
+        else one
         for one in found
     ]
 
@@ -162,9 +165,16 @@ def load_all(
     return failed
 
 
-def _begins(stem: str, name: str) -> bool:
-    """``resnet50-0676ba61`` begins with ``resnet50``; ``resnet50d`` does not."""
-    return stem == name or (stem.startswith(name) and stem[len(name)] in "-_.")
+def _variant_of(stem: str) -> str | None:
+    """The longest name that ``stem`` begins with: ``resnet50`` of ``resnet50-0676ba61``, not of
+    ``resnet50d_1``."""
+    ends = [len(stem), *(found.start() for found in re.finditer("[-_.]", stem))]
+    for end in sorted(ends, reverse=True):
+        if stem[:end] in BASELINES:
+            return stem[:end]
+        with suppress(UsageError):
+            return variant(stem[:end]).name
+    return None
 
 
 def _at_hand(name: str, *, download: bool) -> Candidate:
@@ -179,10 +189,8 @@ def _at_hand(name: str, *, download: bool) -> Candidate:
         return Candidate(name, name, weights)
     folder = cached_folder(weights)
     if folder is None:
-        raise HubUnreachable(
-            f"{weights} is not in the hub's cache; --download fetches it, or put a file into "
-            "--weights-dir"
-        )
+        raise HubUnreachable("not in the hub's cache; --download fetches it, or put a file into "
+                             "--weights-dir")  # fmt: skip
     return Candidate(name, name, str(folder))
 
 

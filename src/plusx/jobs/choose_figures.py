@@ -226,5 +226,5 @@ def _named(one: Judged) -> str:
 
 def _points(gap: Figure | None, *, signed: bool = False) -> str:
     assert gap is not None
-    value = f"{100 * gap.value:{'+' if signed else ''}.1f}"
-    return f"{value} points (95% interval {100 * gap.low:.1f} to {100 * gap.high:.1f})"
+    value, low, high = (round(100 * one, 1) + 0.0 for one in (gap.value, gap.low, gap.high))
+    return f"{value:{'+' if signed else ''}.1f} points (95% interval {low:.1f} to {high:.1f})"

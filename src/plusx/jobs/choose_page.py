@@ -45,6 +45,7 @@ def gather_choice(found: Json, picture: Picture) -> Json:
         "front": inline_svg("front", picture.svg()),
         "rows": [_row(one, found["take"]) for one in found["nets"]],
         "machine": found["machine"],
+        "skipped": wording.by_reason(found["skipped"]),
     }
 
 

@@ -21,6 +21,7 @@ from plusx.jobs.choose_features import FeatureFile, Features, content_hashes, ex
 from plusx.jobs.choose_figures import fitting_size
 from plusx.jobs.choose_options import ChooseOptions
 from plusx.jobs.talk import Talk
+from plusx.jobs.wording import by_reason
 from plusx.runtime import cache_folder, cpu_count, resolve_device, resolve_precision
 from plusx.weights import Network
 
@@ -84,12 +85,14 @@ def load_nets(
         def ready(net: Net, network: Network) -> None:
             runs[net.name] = make(asked.engine, precision, network.model, device=asked.device)
             nets.append(net)
+            for text in network.notes:
+                talk.note(f"{net.name}: {text}")
             tick(1, net.name)
 
         skipped |= load_all(list(candidates), len(images.listing.classes), asked.seed, ready)
     check_some([net.name for net in nets], skipped)
-    for name, why in skipped.items():
-        talk.say(f"skipped: {name}: {why}")
+    for why, names in by_reason(skipped).items():
+        talk.say(f"skipped: {', '.join(names)}: {why}")
     return nets, runs
 
 
