@@ -205,7 +205,8 @@ def test_a_folder_of_something_else_is_not_written_to(command, photos, shelf, tm
 
 def test_a_shelf_is_read_by_names_and_specs(shelf, tmp_path):
     found = {one.name: one for one in in_folder(shelf)}
-    assert set(found) == {"tiny", "resnet8_cifar_a-1234", "mine"}
+    assert set(found) == {"tiny", "resnet8_cifar_a", "mine"}
+    assert found["mine"].model == str(shelf / "mine.json")
     for name in ("resnet50-0676ba61.pth", "resnet50d_x.safetensors", "wide_resnet50_2.pth"):
         (tmp_path / name).write_bytes(b"")
     models = {one.weights.rpartition("/")[2]: one.model for one in in_folder(tmp_path)}

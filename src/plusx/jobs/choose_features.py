@@ -77,7 +77,7 @@ class FeatureFile:
     def _read(self) -> None:
         """What is damaged is computed again."""
         try:
-            with np.load(self.path, allow_pickle=False) as kept:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 hashes, rows = kept["hashes"], kept["features"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return
