@@ -14,7 +14,7 @@ from plusx.errors import ArtifactError, UsageError
 from plusx.evaluate.bench_plots import Point, front, latencies, save_plot
 from plusx.evaluate.intervals import Figure
 from plusx.jobs.bench import parse_batches
-from plusx.jobs.bench_engines import AS_EXPORTED, make, parse_engines, parse_precisions
+from plusx.jobs.bench_engines import AS_EXPORTED, ENGINES, make, parse_engines, parse_precisions
 from plusx.jobs.bench_memory import peak_memory
 from plusx.jobs.bench_subjects import find_subject
 from plusx.jobs.bench_timing import busy_note, interleave
@@ -85,13 +85,26 @@ def test_a_busy_machine_is_said():
     assert "so these figures mislead" in str(busy_note(64.0))
 
 
-def test_an_engine_runs_the_network_it_was_given(tiny_weights):
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_an_engine_runs_the_network_it_was_given(tiny_weights, engine):
+    pytest.importorskip(engine, reason=f"extra '{ENGINES[engine]}' absent")
     model = plusx.create(weights=str(tiny_weights)).eval()
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
     with torch.no_grad():
         wanted = model(torch.from_numpy(images))
-    found = make("torch", "float32", model)(images)
-    assert np.allclose(np.asarray(found.logits), wanted.numpy(), atol=1e-4)
+    found = make(engine, "float32", model)(images)
+    assert np.allclose(found.logits, wanted.numpy(), atol=1e-3)
+
+
+def test_a_precision_that_an_engine_lacks_is_refused(tiny_weights):
+    model = plusx.create(weights=str(tiny_weights))
+    with pytest.raises(UsageError, match="onnxruntime computes in float32 on CPUs, not in bfl"):
+        make("onnxruntime", "bfloat16", model)
+    with pytest.raises(UsageError, match="openvino computes in float32 or bfloat16 on CPUs"):
+        make("openvino", "float16", model)
+    talk = Talk(quiet=True)
+    with pytest.raises(UsageError, match=r"none of it can be run here .*onnxruntime computes in"):
+        plusx.bench(tiny_weights, engine="onnxruntime", precision="float16", talk=talk)
 
 
 def test_names_are_checked():

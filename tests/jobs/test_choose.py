@@ -216,6 +216,12 @@ def test_a_shelf_is_read_by_names_and_specs(shelf, tmp_path):
     assert {"resnet50-0676ba61", "resnet50-other", "wide_resnet50_2"} <= names
 
 
+def test_a_name_that_is_no_network_is_what_the_net_is_called():
+    found, _ = find_candidates(ChooseOptions("x", models="ours=runs/one, resnet50=mine.pth"))
+    assert found == [Candidate("ours", None, "runs/one"),
+                     Candidate("resnet50", "resnet50", "mine.pth")]  # fmt: skip
+
+
 def test_what_the_hubs_cache_holds_whole_is_at_hand(tmp_path):
     assert cached_folder("timm/resnet18.a1_in1k") is None
     home = tmp_path / "hub" / "models--timm--resnet18.a1_in1k"

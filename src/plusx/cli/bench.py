@@ -97,6 +97,7 @@ def _show(found: Bench) -> None:
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
+    from plusx.cli.words import three
     from plusx.jobs.drawing import short
 
     subject, time = row.subject, row.timing
@@ -105,10 +106,10 @@ def _cells(row: Measurement) -> tuple[str, ...]:
         row.engine,
         row.precision,
         str(row.batch),
-        f"{time.p50_ms:.3g}",
-        f"{time.p95_ms:.3g}",
-        f"{time.low_ms:.3g}-{time.high_ms:.3g}",
-        f"{time.per_s:.3g}",
+        three(time.p50_ms),
+        three(time.p95_ms),
+        f"{three(time.low_ms)}-{three(time.high_ms)}",
+        three(time.per_s),
         "-" if row.memory_mib is None else f"{row.memory_mib:.0f}",
         "-" if subject.macs is None else short(subject.macs),
         "-" if subject.params is None else f"{subject.params:,}",

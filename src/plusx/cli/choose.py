@@ -124,6 +124,7 @@ def _show(found: Choice) -> None:
 
 
 def _cells(one: Judged) -> tuple[str, ...]:
+    from plusx.cli.words import three
     from plusx.jobs.drawing import short
 
     gap, time = one.to_best, one.timing
@@ -136,8 +137,8 @@ def _cells(one: Judged) -> tuple[str, ...]:
         f"{100 * one.top1.value:.1f}%",
         f"{100 * one.top1.low:.1f}-{100 * one.top1.high:.1f}",
         behind,
-        f"{time.p50_ms:.3g}",
-        f"{time.p95_ms:.3g}",
+        three(time.p50_ms),
+        three(time.p95_ms),
         f"{one.net.file_mib:.1f}",
         short(one.net.macs),
     )

@@ -61,3 +61,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wid
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def three(value: float) -> str:
+    """Three figures, more where they stand before the point: ``9.42``, ``1,610``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -10,12 +10,17 @@ import numpy.typing as npt
 import torch
 
 from plusx.engines import TorchEngine
+from plusx.engines.onnxruntime import OnnxRuntimeEngine
+from plusx.engines.openvino import OpenVINOEngine, has_bfloat16
 from plusx.errors import MissingExtra, UsageError
 from plusx.model.classifier import Classifier
 from plusx.runtime import PRECISIONS, fast_dtype, resolve_device
 
 ENGINES = {"torch": "", "onnxruntime": "onnx", "openvino": "openvino"}
 """Engine -> the extra that it comes with; none for the one that is always there."""
+
+CPU_PRECISIONS = {"onnxruntime": ("float32",), "openvino": ("float32", "bfloat16")}
+"""What those that run on CPUs alone compute in."""
 
 AS_EXPORTED = "as exported"
 """The precision of a file that somebody exported: it is what it is."""
@@ -76,12 +81,19 @@ def make(engine: str, precision: str, model: Classifier, *, device: str = "auto"
         MissingExtra: the engine is not installed.
         UsageError: it does not know that precision.
     """
+    if engine == "torch":
+        dtype = getattr(torch, precision)
+        return TorchEngine(model, device=resolve_device(device), dtype=dtype).run
+    if precision not in CPU_PRECISIONS[engine]:
+        known = " or ".join(CPU_PRECISIONS[engine])
+        raise UsageError(f"{engine} computes in {known} on CPUs, not in {precision}")
     if not installed(engine):
         raise MissingExtra(f"--engine {engine}", ENGINES[engine])
-    if engine != "torch":
-        raise UsageError(f"--engine {engine} runs exported files only; give one, or --engine torch")
-    made = TorchEngine(model, device=resolve_device(device), dtype=getattr(torch, precision))
-    return lambda images: made.run(torch.from_numpy(images))
+    if engine == "onnxruntime":
+        return OnnxRuntimeEngine.of(model).run
+    if precision == "bfloat16" and not has_bfloat16():
+        raise UsageError("this processor has no bfloat16 instructions: OpenVINO would take float32")
+    return OpenVINOEngine.of(model, precision=precision).run
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from plusx.errors import ArtifactError, MissingExtra, UsageError
 from plusx.jobs.bench_engines import ENGINES, Images, Run, installed
+from plusx.runtime import cpu_count
 
 SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
 """Of files that can be timed -> engines that run them."""
@@ -94,6 +95,9 @@ def _session(path: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = cpu_count()
+    # threads that spin while they wait take the cores from what is timed in turn with it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -88,7 +88,9 @@ class Subject:
 
     def load_libraries(self, engine: str) -> None:
         """Import what running it needs, so that it is not counted as the network's memory."""
-        importlib.import_module(engine)
+        converter = ("onnx", "onnxscript") if engine == "onnxruntime" and self.file is None else ()
+        for name in (engine, *converter):
+            importlib.import_module(name)
 
     def _build(self) -> Classifier:
         if self.kind == "run":

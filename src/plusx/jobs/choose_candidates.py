@@ -107,7 +107,7 @@ def find_candidates(options: ChooseOptions) -> tuple[list[Candidate], dict[str, 
     for name in names or (*LADDER, *OTHERS):
         plain, _, weights = name.partition("=")
         if weights:
-            found.append(Candidate(plain, plain, weights))
+            found.append(Candidate(plain, plain if _is_network(plain) else None, weights))
         elif own := [one for one in beside if plain in (one.name, one.model)]:
             found += [] if not names else own
         else:
@@ -163,6 +163,14 @@ def load_all(
         except PlusxError as error:
             failed[candidate.name] = str(error)
     return failed
+
+
+def _is_network(name: str) -> bool:
+    try:
+        resolve_spec(name)
+    except UsageError:
+        return False
+    return True
 
 
 def _variant_of(stem: str) -> str | None:
