@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from plusx.errors import PlusxError
     from plusx.evaluate.predictions import Predictions
     from plusx.jobs.audit import Audit, scan
+    from plusx.jobs.bench import bench
+    from plusx.jobs.choose import choose
     from plusx.jobs.import_weights import import_weights
     from plusx.jobs.run import Run, load
     from plusx.jobs.slim import slim
@@ -38,6 +40,8 @@ _HOME = {
     "ResNet": "plusx.model",
     "ResNetSpec": "plusx.model",
     "Run": "plusx.jobs.run",
+    "bench": "plusx.jobs.bench",
+    "choose": "plusx.jobs.choose",
     "create": "plusx.weights",
     "import_weights": "plusx.jobs.import_weights",
     "load": "plusx.jobs.run",
@@ -60,6 +64,8 @@ __all__ = [
     "ResNetSpec",
     "Run",
     "__version__",
+    "bench",
+    "choose",
     "create",
     "import_weights",
     "load",

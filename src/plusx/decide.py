@@ -62,17 +62,20 @@ class Unknown:
         false_reject: share of images of the known classes that it was set to call unknown.
         neighbours: k.
         bank: (M, D) float16, features of training images, each of length 1. No paths, no labels.
+            None in an exported file, whose graph holds it and computes the score.
     """
 
     threshold: float
     false_reject: float
     neighbours: int
-    bank: npt.NDArray[np.float16] = field(repr=False, compare=False)
+    bank: npt.NDArray[np.float16] | None = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_share("false_reject", self.false_reject)
         if not 0 <= self.threshold <= FARTHEST:
             raise UsageError(f"unknown threshold {self.threshold!r} must lie in 0..{FARTHEST:g}")
+        if self.bank is None:
+            return
         if self.bank.ndim != 2 or not np.isfinite(self.bank).all():
             raise UsageError(f"bank {self.bank.shape} must be finite features (M, D)")
         if not 1 <= self.neighbours <= len(self.bank):
@@ -80,17 +83,19 @@ class Unknown:
 
     @cached_property
     def _wide(self) -> npt.NDArray[np.float32]:
+        if self.bank is None:
+            raise UsageError("the features of the unknown score are in the exported file's graph")
         return np.ascontiguousarray(self.bank.T, dtype=np.float32)
 
     def score(self, features: Floats) -> npt.NDArray[np.float32]:
         """(N,) float32 in 0..2 of features (N, D); ``FARTHEST`` where they are not finite.
 
         Raises:
-            UsageError: D is another than the bank's.
+            UsageError: D is another than the bank's, or there is no bank.
         """
-        if features.shape[1] != self.bank.shape[1]:
+        if features.shape[1] != len(self._wide):
             raise UsageError(
-                f"features have {features.shape[1]} numbers, those of the bank {self.bank.shape[1]}"
+                f"features have {features.shape[1]} numbers, those of the bank {len(self._wide)}"
             )
         found = np.empty(len(features), np.float32)
         for start in range(0, len(features), _BLOCK):
@@ -179,14 +184,30 @@ class Decision:
         return np.asarray(probabilities.astype(np.float64) >= thresholds)
 
     def apply(
-        self, logits: Floats, features: Floats | None
+        self,
+        logits: Floats,
+        features: Floats | None,
+        *,
+        scores: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], Answers]:
         """Logits (N, K) and features (N, D) of task single -> probabilities (N, K), answers."""
         probabilities = np.exp(log_softmax(self.temper(logits))).astype(np.float32)
-        return probabilities, self.settle(probabilities, features)
+        return probabilities, self.settle(probabilities, features, scores=scores)
 
-    def settle(self, probabilities: Floats, features: Floats | None) -> Answers:
-        """The same from calibrated probabilities; without features nothing is unknown."""
+    def settle(
+        self,
+        probabilities: Floats,
+        features: Floats | None,
+        *,
+        scores: npt.NDArray[np.float32] | None = None,
+    ) -> Answers:
+        """The same from calibrated probabilities.
+
+        Args:
+            probabilities: (N, K).
+            features: (N, D) that the unknown scores are computed from.
+            scores: (N,) unknown scores that are known already. Without both, nothing is unknown.
+        """
         n = len(probabilities)
         called = probabilities.argmax(axis=1).astype(np.int64)
         if self.favoured is not None:
@@ -197,8 +218,9 @@ class Decision:
         sure = np.ones(n, dtype=np.bool_)
         if self.sureness is not None:
             sure = np.asarray(probabilities.max(axis=1) >= np.float32(self.sureness))
-        scores = None
-        if self.unknown is not None and features is not None:
+        if self.unknown is None:
+            scores = None
+        elif scores is None and features is not None:
             scores = self.unknown.score(features)
         unknown = np.zeros(n, dtype=np.bool_)
         if self.unknown is not None and scores is not None:
@@ -237,8 +259,15 @@ class Decision:
         classes: int,
         *,
         bank: npt.NDArray[np.float16] | None = None,
+        exported: bool = False,
     ) -> Decision:
         """The reverse of :meth:`to_dict`, for a model of so many classes.
+
+        Args:
+            values: what ``to_dict`` gave.
+            classes: K.
+            bank: of the unknown score.
+            exported: the bank stands in an exported file's graph, which gives the scores.
 
         Raises:
             UsageError: the values do not fit, or are of a later plusx.
@@ -249,7 +278,7 @@ class Decision:
         try:
             score = None
             if unknown is not None:
-                if bank is None:
+                if bank is None and not exported:
                     raise UsageError("the features of the unknown score are missing")
                 score = Unknown(**unknown, bank=bank)
             if favoured is not None and not 0 <= favoured["index"] < classes:

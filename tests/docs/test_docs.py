@@ -29,7 +29,7 @@ from plusx.jobs.options import TrainOptions
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = ("train", "predict", "evaluate", "import", "scan", "compare")
+VERBS = ("train", "predict", "evaluate", "import", "scan", "compare", "bench", "choose")
 
 NETWORK = "resnet14_cifar_a"
 BACKBONE = "backbone"  # a model folder made by ``reader``, so that nothing is downloaded
@@ -40,13 +40,18 @@ SMOKE = {
     "resnet56_cifar_a": NETWORK,
     "vgg11_bn": "cnn",
     "timm:efficientnet_b0": "timm:test_efficientnet",
+    "20ms": "100s",
 }
 """Word of a command -> what is put in its place."""
 QUICK = ["--epochs", "1", "--threads", "1"]
 """Added to every ``plusx train``; of an option given twice the last counts."""
 SHORT = [*QUICK, "--budget", "1x1", "--seeds", "1", "--image-size", "32", "--shift-images", "2"]
 """The same for ``plusx compare DATA --with``."""
-PYTHON = {'plusx.train("photos/")': f'plusx.train("photos/", weights="{BACKBONE}", epochs=1)'}
+PYTHON = {
+    'plusx.train("photos/")': f'plusx.train("photos/", weights="{BACKBONE}", epochs=1)',
+    'plusx.bench("resnet18", ': f'plusx.bench("{NETWORK}", seconds=0.02, ',
+    'latency="20ms"': 'latency="100s", models="plusx_small", seconds=0.02',
+}
 """The same for python blocks."""
 
 
@@ -96,6 +101,10 @@ def commands(block: Block) -> Iterator[list[str]]:
 def smoke(words: list[str]) -> list[str]:
     """A command as it runs here."""
     words = [SMOKE.get(word, word) for word in words]
+    if words[1] == "bench":
+        return [*words, "--seconds", "0.02", "--no-memory", "--engine", "torch"]
+    if words[1] == "choose":
+        return [*words, "--seconds", "0.02", "--models", f"plusx_small,backbone={BACKBONE}"]
     if words[1] == "compare" and "--with" in words:
         return words + SHORT + (["--weights", BACKBONE] if "--weights" not in words else [])
     if words[1] != "train" or "--resume" in words:
@@ -242,7 +251,7 @@ def test_pages_name_every_option_and_no_other(monkeypatch: pytest.MonkeyPatch) -
     known = {verb: options_of(verb, monkeypatch) for verb in VERBS}
     assert "--unfreeze" in known["train"]
     text = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
-    homes = {"train": ["train"], "scan": ["scan"], "compare": ["compare"]}
+    homes = {verb: [verb] for verb in ("train", "scan", "compare", "bench", "choose")}
     homes |= {verb: ["predict-evaluate-import"] for verb in VERBS if verb not in homes}
     homes["evaluate"] = ["evaluate", "predict-evaluate-import"]
     for verb, options in known.items():

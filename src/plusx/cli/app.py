@@ -12,6 +12,8 @@ import typer
 
 from plusx._version import __version__
 from plusx.cli import (
+    bench,
+    choose,
     compare,
     evaluate,
     explain,
@@ -49,6 +51,8 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
     ),
     "slim": (slim.slim, "Take blocks out of a run's network.", slim.EXAMPLES),
     "explain": (explain.explain, "Show where the network looked.", explain.EXAMPLES),
+    "bench": (bench.bench, "Time networks on this machine.", bench.EXAMPLES),
+    "choose": (choose.choose, "Find the right net for your images.", choose.EXAMPLES),
     "report": (report.report, "Make a run's page again, or of two.", report.EXAMPLES),
     "import": (import_.import_weights, "Make a run of weights that exist.", import_.EXAMPLES),
     "models": (models.models, "List the networks, or draw one.", models.EXAMPLES),

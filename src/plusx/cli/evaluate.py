@@ -18,7 +18,9 @@ Examples:
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    run: Annotated[
+        str, typer.Argument(help="A run or model folder, or an exported .onnx, .xml or .pt2 file.")
+    ],
     data: Annotated[
         str, typer.Argument(help="Class folders (with or without splits), a CSV or Parquet file.")
     ],
@@ -54,10 +56,20 @@ def evaluate(
     ] = None,
     crop: Annotated[str | None, typer.Option(help="Ways to compare: centre,squish,pad.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what --robustness draws.")] = 0,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="torch, onnxruntime, openvino, or auto: the fastest installed "
+            "[default: torch; for a file auto]."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: the fastest [default: float32, or a file's]."
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward [default: 8 on a CPU, else 64].")
     ] = None,
@@ -71,7 +83,7 @@ def evaluate(
 
     from plusx.cli.evaluate_tables import show
     from plusx.evaluate import Held
-    from plusx.jobs.evaluate import Also
+    from plusx.jobs.evaluate import Also, Running
     from plusx.jobs.evaluate import evaluate as job
     from plusx.jobs.run import write_json
 
@@ -92,9 +104,7 @@ def evaluate(
         data,
         split=split,
         device=device,
-        precision=precision,
-        batch_size=batch_size,
-        threads=threads,
+        running=Running(engine, precision, batch_size, threads),
         also=also,
     )
     found = result.to_json()

@@ -14,20 +14,30 @@ Examples:
   plusx predict runs/photos-1 new/ --out new.csv
   plusx predict runs/photos-1 'new/*.png' --out new.parquet --top 3
   plusx predict runs/photos-1 new/ --no-decide
+  plusx predict runs/photos-1 new/ --out new.csv --precision auto
+  plusx predict photos.onnx new/ --out new.csv
 """
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    run: Annotated[
+        str, typer.Argument(help="A run or model folder, or an exported .onnx, .xml or .pt2 file.")
+    ],
     images: Annotated[list[str], typer.Argument(help="Images, folders or glob patterns.")],
     out: Annotated[
         str | None, typer.Option(help="FILE.csv, .jsonl or .parquet instead of the terminal.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 5,
+    engine: Annotated[
+        str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest installed.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16, or auto: the fastest.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16, or auto: the fastest [default: float32, or a file's]."
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per forward [default: 8 on a CPU, else 64].")
     ] = None,
@@ -51,6 +61,7 @@ def predict(
     samples = unlabelled(images)  # complains about a wrong name before the model is loaded
     predictor = Predictor(
         run,
+        engine=engine,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -84,11 +95,13 @@ def predict(
                 if answer.decision != "answer":
                     silent[answer.decision] += 1
             tick(1, "")
-    for line in predictor.remarks.lines():
+    for line in (*predictor.notes, *predictor.remarks.lines()):
         talk.note(line)
     if out is not None:
         if as_json:
-            found = {"out": out, "predicted": count, **silent, "unreadable": len(bad)}
+            how = predictor.engine
+            found = {"out": out, "predicted": count, **silent, "unreadable": len(bad),
+                     "engine": how.name, "precision": how.precision}  # fmt: skip
             print(json.dumps(found))
         else:
             numbers = silent | {"unreadable": len(bad)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -31,3 +31,38 @@ def deciding(worth: Mapping[str, Any]) -> Iterator[str]:
     if calibration := worth.get("calibration"):
         before, after = (calibration[when]["ece"]["value"] for when in ("before", "after"))
         yield f"{'calibration error':<22} {after:.3f} ({before:.3f} before calibration)"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool) -> None:
+    """With lines on a terminal; columns alone where another program reads.
+
+    Args:
+        heads: of the columns.
+        rows: their cells.
+        left: so many first columns stand to the left, the others to the right.
+        wide: whether this is a terminal.
+    """
+    if wide:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table()
+        for at, head in enumerate(heads):
+            drawn.add_column(head, justify="left" if at < left else "right", overflow="fold")
+        for cells in rows:
+            drawn.add_row(*(Text(cell) for cell in cells))
+        Console().print(drawn)
+        return
+    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
+    for row in (heads, *rows):
+        cells = [
+            cell.ljust(width) if at < left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def three(value: float) -> str:
+    """Three figures, more where they stand before the point: ``9.42``, ``1,610``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

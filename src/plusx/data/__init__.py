@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from plusx.data.facts import FactTable, ImageFacts, gather_facts
     from plusx.data.folder import read_folder
     from plusx.data.listing import align, drop, read_listing, unlabelled
-    from plusx.data.loader import epoch_order, load_batches, plain_reader
+    from plusx.data.loader import epoch_order, load_batches, plain_reader, read_batch
     from plusx.data.manifest import read_manifest
     from plusx.data.preprocessing import Preprocessing
     from plusx.data.records import SPLITS, BadImage, Batch, Listing, Sample, Task, groups_of
@@ -40,6 +40,7 @@ __all__ = [
     "groups_of",
     "load_batches",
     "plain_reader",
+    "read_batch",
     "read_folder",
     "read_image",
     "read_listing",
@@ -68,6 +69,7 @@ _HOME = {
     "gather_facts": "facts",
     "groups_of": "records",
     "load_batches": "loader",
+    "read_batch": "loader",
     "plain_reader": "loader",
     "read_folder": "folder",
     "read_image": "decode",

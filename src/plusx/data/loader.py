@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -48,21 +49,26 @@ def load_batches(
         if type(value) is not int or value < 1:
             raise UsageError(f"{name} {value!r} must be a whole number of at least 1")
 
-    def read_one(numbered: tuple[int, Sample]) -> Item:
-        index, sample = numbered
-        try:
-            return index, read(sample, index)
-        except UnreadableImage as error:
-            return index, BadImage(sample.path, error.reason)
-
     items = map_ordered(
-        read_one,
+        partial(_read_one, read),
         enumerate(samples),
         threads=threads,
         ahead=max(prefetch * batch_size, threads),
         chunk=max(1, min(8, batch_size // threads)),
     )
     return _batches(items, batch_size)
+
+
+def read_batch(
+    numbered: Sequence[tuple[int, Sample]], read: Callable[[Sample, int], torch.Tensor]
+) -> Batch:
+    """One batch, read in the caller's own thread; else as :func:`load_batches`.
+
+    Args:
+        numbered: its samples, each with its position among all.
+        read: (sample, position) -> (C, H, W) float32.
+    """
+    return next(_batches((_read_one(read, one) for one in numbered), len(numbered)))
 
 
 def decode(
@@ -113,6 +119,14 @@ def epoch_order(n: int, *, seed: int, epoch: int, rank: int = 0, world_size: int
         raise UsageError(f"rank {rank!r} must lie in 0..{world_size - 1}")
     rng = np.random.Generator(np.random.PCG64([seed % 2**64, epoch]))
     return rng.permutation(n)[rank::world_size].astype(np.int64, copy=False)
+
+
+def _read_one(read: Callable[[Sample, int], torch.Tensor], numbered: tuple[int, Sample]) -> Item:
+    index, sample = numbered
+    try:
+        return index, read(sample, index)
+    except UnreadableImage as error:
+        return index, BadImage(sample.path, error.reason)
 
 
 def _batches(items: Iterator[Item], batch_size: int) -> Iterator[Batch]:

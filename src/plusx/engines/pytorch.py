@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plusx.engines.protocol import Outputs
+from plusx.engines.protocol import EngineName, Outputs
 from plusx.model.classifier import Classifier
 from plusx.model.surgery import fold_batchnorm, split_trunk
 
@@ -20,6 +23,8 @@ class TorchEngine:
         top_blocks: how many last blocks ``trunk`` leaves to ``top``.
     """
 
+    name: EngineName = "torch"
+
     def __init__(
         self,
         model: Classifier,
@@ -32,6 +37,8 @@ class TorchEngine:
         folded = folded.to(memory_format=torch.channels_last)
         folded.head.float()
         self.device, self.dtype = device, dtype
+        self.precision = str(dtype).removeprefix("torch.")
+        self.parallel = device.type == "cpu"
         self._trunk, self._top = split_trunk(folded, top_blocks)
 
     @torch.no_grad()  # not inference_mode: what comes out may be trained on
@@ -48,8 +55,12 @@ class TorchEngine:
     def top(self, activation: Tensor, pooled: Tensor) -> Outputs:
         """What ``trunk`` gave -> outputs."""
         features = self._top.features(activation, pooled)
-        return Outputs(self._top.head(features).cpu(), features.cpu())
+        return Outputs(self._top.head(features).cpu().numpy(), features.cpu().numpy())
 
-    def run(self, images: Tensor) -> Outputs:
-        """Preprocessed images (N, C, H, W) float32 -> their outputs."""
-        return self.top(*self.trunk(images))
+    def run(self, images: npt.NDArray[Any], *, one_core: bool = False) -> Outputs:
+        """Preprocessed images (N, C, H, W) float32 -> their outputs.
+
+        ``one_core`` changes nothing: torch works on as many cores as the calling thread is set to,
+        one in ``map_ordered``'s threads.
+        """
+        return self.top(*self.trunk(torch.from_numpy(images)))

@@ -71,7 +71,7 @@ def first_pass(
         if len(batch.images):
             index = batch.index.numpy()
             activation, pooled = engine.trunk(batch.images)
-            found = engine.top(activation, pooled).features.numpy()
+            found = engine.top(activation, pooled).features
             if features is None:
                 features = np.lib.format.open_memmap(
                     folder / "features.npy", "w+", np.float32, (len(samples), found.shape[1])

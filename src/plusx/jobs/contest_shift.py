@@ -45,7 +45,7 @@ def right_under_shift(
         read = _reader(artifact.preprocessing, kind, number)
         for at, batch in enumerate(load_batches(samples, read, batch_size=8, threads=threads)):
             if len(batch.images):
-                called = engine.run(batch.images).logits.argmax(dim=1).tolist()
+                called = engine.run(batch.images.numpy()).logits.argmax(axis=1).tolist()
                 for i, answer in zip(batch.index.tolist(), called, strict=True):
                     right[i] = str(int(answer == samples[i].target))
             tick(min(8, len(samples) - 8 * at), kind)

@@ -138,6 +138,6 @@ def _through_top(net: Top, store: ActivationStore, rows: Rows) -> Features:
 def stated(about: dict[str, Any], decision: Decision) -> dict[str, Any]:
     """``decision`` of ``metrics.json``: what ships, and what it is worth (see ``worth``)."""
     values = decision.to_dict()
-    if decision.unknown is not None:
+    if decision.unknown is not None and decision.unknown.bank is not None:
         values["unknown"]["bank"] = list(decision.unknown.bank.shape)
     return {"ships": values, **about}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from plusx._version import __version__
 from plusx.data import BadImage, Preprocessing, Sample, align, read_listing
+from plusx.decide import Decision
 from plusx.errors import UsageError
 from plusx.evaluate import SCHEMA_VERSION, Evaluation, Predictions, to_json
 from plusx.evaluate import evaluate as figures
@@ -23,7 +23,6 @@ from plusx.jobs.talk import Talk
 from plusx.jobs.views import Viewer, Way, check_crops, check_views
 from plusx.predict import Predictor
 from plusx.runtime import cpu_count
-from plusx.weights import load_artifact
 
 PathLike = str | os.PathLike[str]
 
@@ -61,7 +60,26 @@ class Also:
         check_crops(self.crop)
 
 
-_NOTHING = Also()
+@dataclass(frozen=True)
+class Running:
+    """How the network is run; see ``plusx.predict.Predictor``.
+
+    Attributes:
+        engine: ``torch``, ``onnxruntime``, ``openvino`` or ``auto``; None for torch, and for an
+            exported file ``auto``.
+        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; None for float32, and for an
+            exported file what it holds.
+        batch_size: images per forward; by default 8 on a CPU, else 64.
+        threads: for decoding.
+    """
+
+    engine: str | None = None
+    precision: str | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+
+
+_NOTHING, _USUAL = Also(), Running()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +91,7 @@ class Result:
         predictions: what they were computed from.
         bad: images that could not be read, left out.
         split: which images: ``test``, ``val``, ``train`` or ``all``.
+        engine: what ran the network, ``name`` and ``precision``.
         decision: what the run's decisions are worth on these images (``plusx.evaluate.deciding``),
             taken for images of its classes; None for task multi.
         costs: of deciding by a cost matrix.
@@ -86,6 +105,7 @@ class Result:
     predictions: Predictions
     bad: tuple[BadImage, ...]
     split: str
+    engine: dict[str, str]
     decision: dict[str, Any] | None = None
     costs: Costs | None = None
     slices: tuple[Slice, ...] | None = None
@@ -98,7 +118,7 @@ class Result:
         found = to_json(self.evaluation, split=self.split, role="report")
         bad = [{"path": item.path, "reason": item.reason} for item in self.bad]
         about = {"schema_version": SCHEMA_VERSION, "plusx_version": __version__}
-        found |= {"decision": self.decision, "bad_images": bad}
+        found |= {"engine": self.engine, "decision": self.decision, "bad_images": bad}
         if self.costs is not None:
             found["costs"] = self.costs.to_json()
         if self.slices is not None:
@@ -118,24 +138,21 @@ def evaluate(
     *,
     split: str | None = None,
     device: str = "auto",
-    precision: str = "float32",
-    batch_size: int | None = None,
-    threads: int | None = None,
+    running: Running = _USUAL,
     also: Also = _NOTHING,
     talk: Talk | None = None,
 ) -> Result:
     """Score a run on labelled images; classes are matched by name.
 
     Args:
-        run: a run folder or a model folder.
+        run: a run folder, a model folder, or an exported file. Of an exported file unknown images
+            are not judged, because it does not hold the features to do so.
         data: a folder of class folders (with or without splits), a CSV or Parquet file, or a data
             set that Hugging Face datasets saved.
         split: ``train``, ``val``, ``test`` or ``all``; by default ``test`` where the data has
             one, else ``val``, else all.
         device: where to run.
-        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
-        batch_size: images per forward; by default 8 on a CPU, else 64.
-        threads: for decoding.
+        running: the engine, its precision, batch size and threads.
         also: what to find out beside the figures.
         talk: where progress is said.
 
@@ -144,15 +161,15 @@ def evaluate(
         UsageError: the split is not in the data.
     """
     talk = talk or Talk()
-    artifact = load_artifact(Path(run))
-    costs = None if also.costs is None else read_costs(also.costs, artifact.classes)
-    if artifact.task == "multi":
+    predictor = Predictor(run, device=device, **vars(running))
+    costs = None if also.costs is None else read_costs(also.costs, predictor.classes)
+    if predictor.task == "multi":
         _refuse_multi(also)
     beside = named(also.slice_by)
-    given = read_listing(data, training=False, task=artifact.task, beside=beside)
+    given = read_listing(data, training=False, task=predictor.task, beside=beside)
     if given.unlabelled:
         talk.note(f"images left out because they have no label yet: {given.unlabelled}")
-    listing, absent = align(given, artifact.classes)
+    listing, absent = align(given, predictor.classes)
     if absent:
         shown = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
         talk.note(f"{len(absent)} of the model's classes are absent from the data: {shown}")
@@ -165,28 +182,38 @@ def evaluate(
     if not samples:
         known = ", ".join(sorted(str(name) for name in present)) if present != {None} else "none"
         raise UsageError(f"--split {split!r}: not in the data; it has: {known}; or --split all")
-    predictor = Predictor(
-        artifact, device=device, precision=precision, batch_size=batch_size, threads=threads
-    )
+    decider = _judged(predictor, talk)
     with talk.phase("scoring", len(samples)) as tick:
         predictions, bad = predictor.predictions(
             samples,
-            features=predictor.decision.unknown is not None,
+            features=decider.unknown is not None,
             tick=lambda n: tick(n, ""),
         )
-    for line in predictor.remarks.lines():
+    for line in (*predictor.notes, *predictor.remarks.lines()):
         talk.note(line)
     single = predictions.task == "single"
-    decision = worth([(predictor.decision, predictions)]) if single else None
+    decision = worth([(decider, predictions)]) if single else None
     predictions = replace(predictions, features=None)
-    result = Result(figures(predictions, held=also.held), predictions, tuple(bad), split, decision)
+    engine = {"name": predictor.engine.name, "precision": predictor.engine.precision}
+    result = Result(
+        figures(predictions, held=also.held), predictions, tuple(bad), split, engine, decision
+    )
     if costs is not None:
         result = replace(result, costs=weigh(predictions, costs))
     if also.slice_by:
-        found = sliced(predictions, data, also.slice_by, artifact.preprocessing,
-                       processes=threads or cpu_count(), talk=talk)  # fmt: skip
+        found = sliced(predictions, data, also.slice_by, predictor.preprocessing,
+                       processes=running.threads or cpu_count(), talk=talk)  # fmt: skip
         result = replace(result, slices=tuple(found))
-    return _shown(result, predictor, artifact.preprocessing, samples, also=also, talk=talk)
+    return _shown(result, predictor, predictor.preprocessing, samples, also=also, talk=talk)
+
+
+def _judged(predictor: Predictor, talk: Talk) -> Decision:
+    """The decision whose worth is told."""
+    decision = predictor.decision
+    if decision.unknown is None or decision.unknown.bank is not None:
+        return decision
+    talk.note("unknown images are not judged: an exported file does not hold what that needs")
+    return replace(decision, unknown=None)
 
 
 def _shown(

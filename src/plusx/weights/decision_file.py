@@ -33,7 +33,7 @@ def save_bank(folder: Path, decision: Decision) -> dict[str, Any]:
         OSError, SafetensorError: they cannot be written.
     """
     values = decision.to_dict()
-    if decision.unknown is not None:
+    if decision.unknown is not None and decision.unknown.bank is not None:
         with replacing(folder / DECISION) as beside:
             save_file({"bank": decision.unknown.bank}, beside)
             values[_HASH] = sha256_file(beside)

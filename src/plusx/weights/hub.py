@@ -241,3 +241,17 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
             if not bars_were_off:
                 enable_progress_bars()
+
+
+def cached_folder(hub_id: str) -> Path | None:
+    """Where the hub's cache holds both config and weights of an entry, whole; None where it lacks
+    one. Nothing is asked of the network, and nothing verified.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = hub_id.partition("@")
+    config = try_to_load_from_cache(repo, CONFIG[0], revision=revision or "main")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return folder if any((folder / name).is_file() for name in WEIGHTS) else None

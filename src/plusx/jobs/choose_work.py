@@ -1,0 +1,183 @@
+"""The steps of a choice: images listed, nets loaded, timed, and run over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx.data import BadImage, Listing, Sample, groups_of, read_listing, split_listing
+from plusx.data.records import target_array
+from plusx.errors import UsageError
+from plusx.fit.rows import sample
+from plusx.jobs.bench_engines import Run, make
+from plusx.jobs.bench_timing import ROUNDS, Timing, interleave
+from plusx.jobs.choose_candidates import Candidate, Net, load_all
+from plusx.jobs.choose_features import FeatureFile, Features, content_hashes, extract
+from plusx.jobs.choose_figures import fitting_size
+from plusx.jobs.choose_options import ChooseOptions
+from plusx.jobs.talk import Talk
+from plusx.jobs.wording import by_reason
+from plusx.runtime import cache_folder, cpu_count, resolve_device, resolve_precision
+from plusx.weights import Network
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that choose.
+
+    Attributes:
+        listing: with its splits.
+        samples: n of them.
+        hashes: (n, 16) of their content.
+        about: where they come from, in words.
+    """
+
+    listing: Listing
+    samples: tuple[Sample, ...]
+    hashes: npt.NDArray[np.uint8]
+    about: str
+
+
+def find_images(asked: ChooseOptions, talk: Talk) -> Images:
+    """The training images, or a part of them."""
+    listing = read_listing(asked.data)
+    if listing.task != "single":
+        raise UsageError(f"{asked.data}: several labels an image; plusx choose takes one an image")
+    split = any(one.split is not None for one in listing.samples)
+    if not split:
+        listing = split_listing(listing, seed=asked.seed, val_fraction=asked.val_fraction)
+    train = listing.part("train")
+    rest = len(listing.samples) - len(train)
+    about = (f"{len(train):,} training images; {rest:,} of other splits were left alone" if split
+             else f"{len(train):,} images; the {rest:,} that plusx train would set aside for "
+             f"validation (seed {asked.seed}) were left alone")  # fmt: skip
+    targets = target_array(train, len(listing.classes), "single").astype(np.int64)
+    most = fitting_size(asked.images, len(listing.classes))
+    rows = sample(targets, most, np.random.default_rng(asked.seed))
+    if len(rows) < len(train):
+        talk.note(
+            f"{len(rows):,} of {len(train):,} training images are compared, every class in "
+            "proportion (--images)"
+        )
+    samples = tuple(train[row] for row in rows)
+    return Images(listing, samples, content_hashes(samples, decoding_threads(asked)), about)
+
+
+def load_nets(
+    candidates: Sequence[Candidate],
+    skipped: dict[str, str],
+    images: Images,
+    asked: ChooseOptions,
+    talk: Talk,
+) -> tuple[list[Net], dict[str, Run]]:
+    """The nets that can be had, each ready to be timed; why others cannot goes to ``skipped``."""
+    where = resolve_device(asked.device)
+    precision = str(resolve_precision(asked.precision, where)).removeprefix("torch.")
+    nets: list[Net] = []
+    runs: dict[str, Run] = {}
+    with talk.phase("loading", len(candidates)) as tick:
+
+        def ready(net: Net, network: Network) -> None:
+            runs[net.name] = make(asked.engine, precision, network.model, device=asked.device)
+            nets.append(net)
+            for text in network.notes:
+                talk.note(f"{net.name}: {text}")
+            tick(1, net.name)
+
+        skipped |= load_all(list(candidates), len(images.listing.classes), asked.seed, ready)
+    check_some([net.name for net in nets], skipped)
+    for why, names in by_reason(skipped).items():
+        talk.say(f"skipped: {', '.join(names)}: {why}")
+    return nets, runs
+
+
+def time_nets(
+    nets: Sequence[Net], runs: dict[str, Run], asked: ChooseOptions, talk: Talk
+) -> dict[str, Timing]:
+    random = np.random.default_rng(0)
+    calls: dict[str, Callable[[], object]] = {}
+    for net in nets:
+        shape = (1, net.preprocessing.channels, net.preprocessing.size, net.preprocessing.size)
+        image = random.standard_normal(shape, dtype=np.float32)
+        calls[net.name] = partial(runs[net.name], image)
+    with talk.phase("timing", ROUNDS * len(calls)) as tick:
+        return interleave(
+            calls,
+            seconds=asked.seconds,
+            items=dict.fromkeys(calls, 1),
+            tick=lambda name: tick(1, name),
+        )
+
+
+def gather_features(
+    nets: Sequence[Net], images: Images, asked: ChooseOptions, talk: Talk
+) -> tuple[list[Features], npt.NDArray[np.bool_], tuple[BadImage, ...]]:
+    """Features of each net for the images that all of them could read."""
+    where = resolve_device(asked.device)
+    dtype = resolve_precision("auto", where)
+    everything: list[Features] = []
+    readable = np.ones(len(images.samples), dtype=np.bool_)
+    bad: dict[str, BadImage] = {}
+    for net in nets:
+        file = FeatureFile(feature_folder(asked), net, dtype)
+        new = np.flatnonzero(file.find(images.hashes) < 0)
+        if len(new):
+            # not those that another net could not read: the reason is the same
+            new = new[readable[new]]
+            network = net.candidate.load(len(images.listing.classes), asked.seed)
+            found, read, failed = extract(
+                net, network, [images.samples[row] for row in new], device=where, dtype=dtype,
+                threads=decoding_threads(asked), talk=talk,
+            )  # fmt: skip
+            bad |= {item.path: item for item in failed}
+            readable[new[~read]] = False
+            file.add(images.hashes[new[read]], found[read])
+        else:
+            talk.say(f"features of {net.name}: kept from before")
+        everything.append(file.rows(file.find(images.hashes)))
+    return [found[readable] for found in everything], readable, tuple(bad.values())
+
+
+def tie_copies(samples: Sequence[Sample], hashes: npt.NDArray[np.uint8]) -> tuple[str, ...] | None:
+    """As the data names them; files of one content are a group, so that no fold judges a copy of
+    what another learned from."""
+    _, same, count = np.unique(hashes, axis=0, return_inverse=True, return_counts=True)
+    same = same.ravel()
+    tied = [
+        replace(one, group=f"copies {number}") if one.group is None and count[number] > 1 else one
+        for one, number in zip(samples, same.tolist(), strict=True)
+    ]
+    return groups_of(tied)
+
+
+def check_budget(nets: Sequence[Net], times: dict[str, Timing], asked: ChooseOptions) -> None:
+    if asked.latency_ms is None:
+        return
+    fastest = min(nets, key=lambda net: times[net.name].p50_ms)
+    took = times[fastest.name].p50_ms
+    if took > asked.latency_ms:
+        raise UsageError(
+            f"--latency {asked.latency_ms:g}ms: no net at hand is that fast with {asked.engine}; "
+            f"the fastest, {fastest.name}, takes {took:.3g} ms for one image"
+        )
+
+
+def check_some(names: Sequence[str], skipped: dict[str, str]) -> None:
+    if not names:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
+        raise UsageError(
+            f"no net is at hand ({reasons}); give --weights-dir, or --download to fetch weights"
+        )
+
+
+def feature_folder(asked: ChooseOptions) -> Path:
+    return cache_folder() / "features" if asked.cache is None else Path(asked.cache)
+
+
+def decoding_threads(asked: ChooseOptions) -> int:
+    return asked.threads or cpu_count()
