@@ -1,0 +1,36 @@
+"""A pipeline as a ``torch.export`` program: what the files of every format are made from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from plusx.errors import UsageError
+from plusx.weights.exported import IMAGES
+
+
+def to_program(pipeline: nn.Module, images: torch.Tensor, *, name: str) -> ExportedProgram:
+    """Trace a pipeline: the batch is dynamic, and with uint8 images their height and width.
+
+    ``Dim.DYNAMIC`` raises where a network fixes a size, so that no file is made that takes
+    batches of one length only.
+
+    Args:
+        pipeline: in evaluation mode.
+        images: an example batch of 2.
+        name: of the network, for complaints.
+
+    Raises:
+        UsageError: torch.export cannot follow the network.
+    """
+    free = (0,) if images.shape[1] == images.shape[-1] or images.ndim != 4 else (0, 1, 2)
+    dims = {axis: Dim.DYNAMIC for axis in free}
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                pipeline.eval(), (images,), dynamic_shapes={IMAGES: dims}, strict=False
+            )
+    except Exception as error:  # whatever a foreign network makes the tracer stumble over
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(f"{name} cannot be exported: torch.export says: {said[0]}") from error
