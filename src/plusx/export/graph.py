@@ -131,7 +131,7 @@ class UnknownScore(nn.Module):
         x = x / torch.where(length > 0, length, 1.0)
         alike = torch.matmul(x, self.bank.float().t())
         near = torch.topk(alike, self.neighbours, dim=1, sorted=False).values
-        score = (1 - near.mean(1)).clamp(0, FARTHEST)
+        score = (1 - near.mean(1)).clamp(0.0, FARTHEST)
         return torch.where(finite.all(1), score, FARTHEST)
 
 
@@ -143,6 +143,7 @@ class Pipeline(nn.Module):
         preprocessing: None where the graph takes preprocessed images.
         decision: its temperature and unknown score go into the graph.
         task: ``single`` (softmax) or ``multi`` (sigmoid).
+        inner: whether ``preprocessed`` is among what it returns.
         dtype: of the network's weights and activations; all before it, pooling and head are
             float32.
     """
@@ -154,6 +155,7 @@ class Pipeline(nn.Module):
         decision: Decision,
         *,
         task: Task,
+        inner: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -162,11 +164,7 @@ class Pipeline(nn.Module):
         self.network.head.float()
         self.unknown = None if decision.unknown is None else UnknownScore(decision.unknown)
         self.temperature, self.task, self.dtype = decision.temperature, task, dtype
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs, ``preprocessed`` apart."""
-        return OUTPUTS if self.unknown is None else (*OUTPUTS, UNKNOWN_SCORE)
+        self.inner = inner and self.prepare is not None
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images -> all outputs by name."""
@@ -178,7 +176,7 @@ class Pipeline(nn.Module):
         found = dict(zip(OUTPUTS, (shares, logits, features), strict=True))
         if self.unknown is not None:
             found[UNKNOWN_SCORE] = self.unknown(features)
-        return found | ({} if self.prepare is None else {PREPROCESSED: x})
+        return found | ({PREPROCESSED: x} if self.inner else {})
 
 
 def example(preprocessing: Preprocessing, *, preprocessed: bool) -> Tensor:

@@ -25,7 +25,7 @@ def to_program(pipeline: nn.Module, images: torch.Tensor, *, name: str) -> Expor
         UsageError: torch.export cannot follow the network.
     """
     free = (0,) if images.shape[1] == images.shape[-1] or images.ndim != 4 else (0, 1, 2)
-    dims = {axis: Dim.DYNAMIC for axis in free}
+    dims = dict.fromkeys(free, Dim.DYNAMIC)
     try:
         with torch.no_grad():
             return torch.export.export(
