@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from plusx.errors import UsageError
+from plusx.export.graph import Pipeline
 from plusx.weights.exported import IMAGES
 
 
-def to_program(pipeline: nn.Module, images: torch.Tensor, *, name: str) -> ExportedProgram:
+def to_program(pipeline: Pipeline, images: torch.Tensor, *, name: str) -> ExportedProgram:
     """Trace a pipeline: the batch is dynamic, and with uint8 images their height and width.
 
     ``Dim.DYNAMIC`` raises where a network fixes a size, so that no file is made that takes
@@ -24,7 +24,7 @@ def to_program(pipeline: nn.Module, images: torch.Tensor, *, name: str) -> Expor
     Raises:
         UsageError: torch.export cannot follow the network.
     """
-    free = (0,) if images.shape[1] == images.shape[-1] or images.ndim != 4 else (0, 1, 2)
+    free = (0,) if pipeline.prepare is None else (0, 1, 2)
     dims = dict.fromkeys(free, Dim.DYNAMIC)
     try:
         with torch.no_grad():

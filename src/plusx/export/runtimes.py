@@ -146,5 +146,7 @@ def _until_prepared(module: torch.nn.Module) -> torch.nn.Module:
     if last is None:
         raise ArtifactError("the exported program has lost where its preprocessing ends")
     whole.output(last)
-    whole.eliminate_dead_code()
-    return fx.GraphModule(module, whole)
+    cut = fx.GraphModule(module, whole)
+    cut.graph.eliminate_dead_code()
+    cut.recompile()
+    return cut

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plusx.data import Sample
 from plusx.errors import ArtifactError, PlusxError, UsageError
 from plusx.export.runtimes import open_exported
 from plusx.export.targets import TARGETS, check_suffix, check_target
@@ -135,7 +136,8 @@ def export(
     _check_free(path, overwrite)
     calibration = calibration_images(artifact, folder, calibrate) if kind == "int8" else []
     images = arrays(calibration, artifact, talk, preprocessed=not preprocessing)
-    samples, source = [], ""
+    samples: list[Sample] = []
+    source = ""
     if not checking.skip:
         samples, source = images_to_check(artifact, folder, checking.data, calibration, talk)
     with _beside(path) as fresh:
@@ -157,17 +159,16 @@ def export(
                     f"{path.name} was not written: {parity.failed} ({parity.words()}); "
                     + _remedy(kind)
                 )
-        made = [one for one in (fresh, fresh.with_suffix(".bin")) if one.exists()]
         done = Exported(
             path=str(path),
-            files=tuple(str(path.with_suffix(s)) for s in [one.suffix for one in made] + [".json"]),
+            files=tuple(str(one) for one in _family(path)),
             to=form,
             precision=kind,
-            bytes=sum(one.stat().st_size for one in made),
+            bytes=sum(one.stat().st_size for one in _family(fresh)[:-1]),
             calibrated=len(images),
             parity=parity,
         )
-        write_json(fresh.with_suffix(".json"), done.to_json())
+        write_json(_family(fresh)[-1], done.to_json())
     return done
 
 
@@ -191,9 +192,9 @@ def _place(folder: Path, stem: str, to: Format, out: PathLike | None) -> Path:
 
 
 def _family(path: Path) -> list[Path]:
-    """The file and those that belong beside it."""
-    suffixes = [path.suffix, ".bin", ".json"] if path.suffix == ".xml" else [path.suffix, ".json"]
-    return [path.with_suffix(suffix) for suffix in suffixes]
+    """The file and those that belong beside it, the report last."""
+    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    return [path, *weights, path.with_name(path.name + ".json")]
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
