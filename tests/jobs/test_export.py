@@ -141,10 +141,10 @@ def test_an_edited_file_is_refused(
         data = bytearray(file.read_bytes())
         data[len(data) // 3] ^= 1
         file.write_bytes(data)
-        with pytest.raises(ArtifactError, match="as plusx wrote it|cannot be read"):
+        with pytest.raises(ArtifactError, match=r"as plusx wrote it|cannot be read"):
             check_seal(file)
         file.write_bytes(b"something else")
-        with pytest.raises(ArtifactError, match="did not export it|cannot be read"):
+        with pytest.raises(ArtifactError, match=r"did not export it|cannot be read"):
             check_seal(file)
 
 
