@@ -113,6 +113,24 @@ def test_what_the_file_says_of_itself(
     assert str(Path(__file__).parents[2]).encode() not in found.SerializeToString()
 
 
+def test_int8_keeps_what_hurts_in_float(exported: Callable[[str, str], Exported]) -> None:
+    """At least one convolution reads its weights as they are; the others are quantised, per
+    channel; nothing before the network or behind it is."""
+    onnx = pytest.importorskip("onnx", reason="extra 'onnx' absent")
+    graph = onnx.load(exported("onnx", "int8").path).graph
+    plain = {one.name: one for one in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    kept = [node for node in convolutions if node.input[1] in plain]
+    assert 1 <= len(kept) < len(convolutions)
+    made = {name: node for node in graph.node for name in node.output}
+    quantised = next(node for node in convolutions if node not in kept)
+    scale = plain[made[quantised.input[1]].input[1]]
+    assert len(scale.dims) == 1
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            assert all(made[one].op_type != "DequantizeLinear" for one in node.input if one in made)
+
+
 def test_openvino_and_torch_carry_the_same(
     exported: Callable[[str, str], Exported], finished: Run
 ) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plusx.weights.exported import PREPROCESSED
 from plusx.weights.seal import seal
 
 
@@ -45,10 +44,3 @@ def write_openvino(model: Any, keys: Mapping[str, str], path: Path, *, half: boo
         said = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise OSError(None, f"OpenVINO could not write it ({said})", str(path)) from error
     seal(path)
-
-
-def has_preprocessed(model: Any) -> bool:
-    """Whether the inner tensor has kept its name."""
-    return any(
-        PREPROCESSED in output.get_names() for op in model.get_ops() for output in op.outputs()
-    )

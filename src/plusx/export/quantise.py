@@ -103,3 +103,17 @@ def _ir_operations(model: Any) -> list[Operation]:
         for op in model.get_ordered_ops()
         if op.get_type_name() not in kept
     ]
+
+
+def reading(model: Any, weights: Sequence[str]) -> list[str]:
+    """Names of the operations that read these weights."""
+    wanted = set(weights)
+    if hasattr(model, "graph"):
+        return [node.name for node in model.graph.node if wanted & set(node.input)]
+    return [
+        op.get_friendly_name()
+        for op in model.get_ordered_ops()
+        if any(
+            one.get_source_output().get_node().get_friendly_name() in wanted for one in op.inputs()
+        )
+    ]

@@ -13,7 +13,8 @@ from plusx.export.graph import DTYPES, Pipeline, example
 from plusx.export.onnx_file import to_onnx, write_onnx
 from plusx.export.openvino_file import to_openvino, write_openvino
 from plusx.export.program import to_program
-from plusx.export.quantise import quantise
+from plusx.export.quantise import quantise, reading
+from plusx.export.sensitive import sensitive
 from plusx.export.torch_file import write_torch
 from plusx.weights.artifact import Artifact
 from plusx.weights.exported import ExportMetadata, Format, Precision
@@ -65,7 +66,8 @@ def write_exported(
     if to == "openvino":
         model = to_openvino(model)
     if precision == "int8":
-        model = quantise(model, images)
+        kept = reading(model, sensitive(pipeline, images))
+        model = quantise(model, images, kept=kept)
     if to == "openvino":
         write_openvino(model, keys, path, half=precision == "fp16")
     else:
