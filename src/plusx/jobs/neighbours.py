@@ -21,7 +21,7 @@ from plusx.data import Preprocessing, Sample
 from plusx.data.classes import SEPARATOR
 from plusx.engines import TorchEngine
 from plusx.errors import ArtifactError
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.model.classifier import Classifier
 from plusx.runtime import resolve_device
 
@@ -273,7 +273,9 @@ def features_of(
         tick: called with the number of images done since the last call.
     """
     engine = TorchEngine(model, device=resolve_device(device))
-    found = first_pass(engine, samples, preprocessing, folder=folder, threads=threads, tick=tick)
+    found = first_pass(
+        engine, samples, preprocessing, folder=folder, loading=Loading(threads, tick=tick)
+    )
     return np.array(found.features), found.readable
 
 
