@@ -210,24 +210,30 @@ def test_a_folder_that_cannot_be_written_is_done_without(
 
 FULL_DISK = """
 import resource, sys
-import plusx
+from pathlib import Path
+from plusx.jobs.material import gather
+from plusx.jobs.options import TrainOptions
+from plusx.jobs.setup import prepare
 from plusx.jobs.talk import Talk
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # as a full disk, for large files
-plusx.train(sys.argv[1], weights=sys.argv[2], out=sys.argv[3], epochs=1, views=2, unfreeze=1,
-            device="cpu", precision="float32", threads=1, neighbours=False)
+options = TrainOptions.of(sys.argv[1], weights=sys.argv[2], epochs=2, views=2, unfreeze=1,
+                          device="cpu", precision="float32", threads=1)
+talk = Talk()
+setup = prepare(options, talk)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # as a full disk
+found = gather(setup, Path(sys.argv[3]), talk)
+assert found.store is None and found.views == 0 and found.about["views"] == 0
+assert found.first.readable.all() and found.first.features.any(axis=1).all()
 """
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_without(
     cache: Path, photos: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", FULL_DISK, str(photos), str(tiny_weights), str(tmp_path / "r")]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    command = [sys.executable, "-c", FULL_DISK, str(photos), str(tiny_weights), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "the disk is full: no trunk activations are kept" in done.stderr
-    assert read_config(tmp_path / "r" / "config.toml")["cache"]["views"] == 0
     assert not list(cache.glob("*"))
-    assert not (tmp_path / "r" / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -275,3 +281,25 @@ def test_ls_and_clear(cache: Path, collected: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PLUSX_CACHE_GIB", "much")
     with pytest.raises(UsageError, match="PLUSX_CACHE_GIB='much'"):
         list_cache()
+
+
+@pytest.mark.parametrize("gib", [8.0, 0.0], ids=["activations", "images"])
+def test_mixup_changes_what_is_learnt_and_repeats(
+    cache: Path, collected: Any, tmp_path: Path, gib: float
+) -> None:
+    losses = []
+    for number, alpha in enumerate((0.0, 1.0, 1.0)):
+        setup, material, _ = collected(cache_gib=gib, epochs=2, mixup=alpha)
+        folder = tmp_path / f"mix{number}"
+        folder.mkdir()
+        fitted = fit(setup, material, setup.listing, folder, Talk(quiet=True))
+        losses.append([row.train_loss for row in fitted.history])
+    assert losses[0][1:] != losses[1][1:]
+    assert losses[1] == losses[2]
+
+
+def test_mixup_needs_something_to_train() -> None:
+    with pytest.raises(UsageError, match=r"--mixup 0\.2 mixes images while blocks are fine-tuned"):
+        TrainOptions.of("data", mixup=0.2, unfreeze=0)
+    with pytest.raises(UsageError, match="--mixup 'much' must be a number"):
+        TrainOptions.of("data", mixup="much")
