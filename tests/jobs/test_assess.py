@@ -70,7 +70,8 @@ def test_halves_are_swapped(
         temperature = fit_temperature(direct(setup, fitted, theirs), targets)
         np.testing.assert_allclose(
             judged.logits[[rows[path] for path in paths]],
-            direct(setup, fitted, paths) / temperature, rtol=1e-3, atol=1e-3,
+            # where a temperature is large its likelihood is flat: rounding moves it by half a percent
+            direct(setup, fitted, paths) / temperature, rtol=1e-2, atol=1e-3,
         )  # fmt: skip
     fitted.take(best.state)
     saved = Predictions.load(run / "predictions" / "val.npz")
