@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegressionCV
 
 from plusx.data import read_folder
 from plusx.engines import TorchEngine
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.fit.probe import GRID, cross_validate, fit_probe
 from plusx.model import ResNetSpec, variant
 from plusx.runtime import cpu_count, fast_dtype, resolve_device
@@ -58,7 +58,11 @@ def features_of(spec: ResNetSpec, weights: Path, data: Path) -> tuple[np.ndarray
     samples = read_folder(data).samples
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         found = first_pass(
-            engine, samples, network.preprocessing, folder=Path(folder), threads=cpu_count()
+            engine,
+            samples,
+            network.preprocessing,
+            folder=Path(folder),
+            loading=Loading(cpu_count()),
         )
         features = np.array(found.features[found.readable])
     targets = np.array([sample.target for sample in samples], np.int64)

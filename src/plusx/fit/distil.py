@@ -19,7 +19,7 @@ from plusx.data import epoch_order
 from plusx.errors import Diverged
 from plusx.fit.loop import Hardware, copy_state, forward, make_optimizer
 from plusx.fit.recipe import Recipe
-from plusx.fit.trunk import ActivationStore, Rows
+from plusx.fit.trunk import ScratchActivations, Rows
 from plusx.model.surgery import Top, training_mode
 
 SOFTNESS = 2.0
@@ -44,7 +44,7 @@ class Lessons:
         held: (m,) int64 targets of the images that choose.
     """
 
-    store: ActivationStore
+    store: ScratchActivations
     targets: Tensor
     taught: Tensor
     held: Tensor

@@ -24,7 +24,7 @@ from plusx.atomic import replacing
 from plusx.data import BadImage, Sample
 from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.jobs.choose_candidates import Net
 from plusx.jobs.talk import Talk
 from plusx.weights import Network
@@ -128,8 +128,8 @@ def extract(
         talk.phase(f"features of {net.name}", len(samples)) as tick,
     ):
         first = first_pass(
-            engine, samples, net.preprocessing, folder=Path(folder), threads=threads,
-            tick=lambda n: tick(n, ""), remarks=remarks,
+            engine, samples, net.preprocessing, folder=Path(folder),
+            loading=Loading(threads, tick=lambda n: tick(n, ""), remarks=remarks),
         )  # fmt: skip
         features = np.array(first.features)
     for line in remarks.lines():

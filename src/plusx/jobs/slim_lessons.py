@@ -17,7 +17,7 @@ from plusx.errors import DataError, UsageError
 from plusx.fit.distil import Lessons
 from plusx.fit.inputs import Step, StreamedImages
 from plusx.fit.removal import Line, Trace
-from plusx.fit.trunk import ActivationShape, ActivationStore, Rows
+from plusx.fit.trunk import ActivationShape, Rows, ScratchActivations
 from plusx.jobs.slim_setup import Plan
 from plusx.jobs.talk import Talk
 from plusx.runtime import forward_batch
@@ -77,7 +77,7 @@ def gather_lessons(
     views = min(plan.options.views, views)
     shape = _shape(plan, line, gone, split)
     views = _fitting(plan, shape, views, folder, talk) if known is None else len(known.taught)
-    store = ActivationStore(folder, views * n + m, shape)
+    store = ScratchActivations(folder, views * n + m, shape)
     answers = known or ParentAnswers(
         torch.zeros(views, n, len(plan.parent.classes)), torch.zeros(m, len(plan.parent.classes))
     )

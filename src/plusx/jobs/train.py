@@ -75,6 +75,8 @@ def resume(run: str | os.PathLike[str], *, talk: Talk | None = None) -> Run:
                    if key not in config.get(table, {})]:  # fmt: skip
         raise ArtifactError(f"{run}/config.toml: is damaged: lacks {', '.join(lacking)}")
     asked = config["asked"] | {"out": os.fspath(run), "precision": config["hardware"]["precision"]}
+    if (views := config.get("cache", {}).get("views")) is not None:
+        asked |= {"views": views} if views else {"cache_gib": 0.0}
     if config["network"]["weights"].startswith("hub:"):
         asked["weights"] = config["network"]["weights"].removeprefix("hub:")
     return _train(TrainOptions.of(**asked), talk or Talk(), began=config)
@@ -113,7 +115,7 @@ def _write_config(setup: Setup, folder: Path, **more: dict[str, object]) -> None
 def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
     material = gather(setup, cache, talk)
     finish_audit(setup, material, folder, talk)
-    cached: dict[str, object] = {"views": material.views}
+    cached = material.about
     _write_config(setup, folder, cache=cached)
     out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []
     fitted = fit(setup, material, setup.listing, folder, talk)
