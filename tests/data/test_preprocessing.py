@@ -261,3 +261,13 @@ def test_exports_for_any_height_and_width(mode: str) -> None:
     for height, width in [(50, 70), (71, 53), (36, 36), (40, 40), (37, 36), (300, 20)]:
         image = photo(height, width)
         torch.testing.assert_close(program.module()(image), p(image), rtol=0, atol=1e-5)
+
+
+def test_a_result_one_pixel_wide_is_resized_too() -> None:
+    """torch fills it with its first row; one pixel high, it is right."""
+    p = Preprocessing(32, 32, "bilinear", mode="pad")
+    image = photo(900, 30)
+    wide = p(image.transpose(0, 1).contiguous())
+    torch.testing.assert_close(p(image), wide.transpose(1, 2), rtol=0, atol=1e-5)
+    column = p(image)[0, :, 16]
+    assert column.std() > 0

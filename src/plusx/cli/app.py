@@ -15,6 +15,7 @@ from plusx.cli import (
     compare,
     evaluate,
     explain,
+    export,
     export_weights,
     import_,
     models,
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
     "report": (report.report, "Make a run's page again, or of two.", report.EXAMPLES),
     "import": (import_.import_weights, "Make a run of weights that exist.", import_.EXAMPLES),
     "models": (models.models, "List the networks, or draw one.", models.EXAMPLES),
+    "export": (export.export, "Write a file that other programs run.", export.EXAMPLES),
     "export-weights": (
         export_weights.export_weights,
         "Weights for torchvision, timm or one file.",

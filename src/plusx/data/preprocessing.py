@@ -162,6 +162,12 @@ class Preprocessing:
             x = torch.where(x.isnan(), mean, x)
         if not torch.compiler.is_compiling() and tuple(x.shape[1:]) == hw:
             return x
+        if not torch.compiler.is_compiling() and hw[1] == 1:
+            # torch 2.15 gives a result of width 1 its first row throughout; height 1 is right
+            return self._filtered(x.transpose(1, 2), (1, hw[0])).transpose(1, 2)
+        return self._filtered(x, hw)
+
+    def _filtered(self, x: torch.Tensor, hw: tuple[int, int]) -> torch.Tensor:
         return F.interpolate(
             x[None], size=hw, mode=self.interpolation, align_corners=False, antialias=True
         )[0]

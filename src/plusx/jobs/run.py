@@ -24,6 +24,7 @@ else:
 
 if TYPE_CHECKING:
     from plusx.jobs.evaluate import Result
+    from plusx.jobs.export import Exported
     from plusx.predict import Prediction, Predictor
 
 PathLike = str | os.PathLike[str]
@@ -82,6 +83,12 @@ class Run:
         from plusx.jobs.evaluate import evaluate
 
         return evaluate(self.path, data, **options)
+
+    def export(self, **options: Any) -> Exported:
+        """Write the run as a file for another runtime; see ``plusx.jobs.export.export``."""
+        from plusx.jobs.export import export
+
+        return export(self.path, **options)
 
 
 def load(path: PathLike) -> Run:
