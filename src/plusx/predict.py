@@ -26,7 +26,8 @@ from plusx.data.records import Batch, Task, target_array
 from plusx.decide import Answers, log_probabilities
 from plusx.engines import Engine, Outputs
 from plusx.engines.choose import WORTH_CONVERTING
-from plusx.engines.opened import Opened, Reader, open_model
+from plusx.engines.opened import Opened, open_model
+from plusx.engines.opened import Reader as Reader
 from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions
 from plusx.evaluate.thresholds import decided
@@ -253,7 +254,7 @@ class Predictor:
     ) -> Iterator[tuple[list[Sample], Outputs, list[BadImage]]]:
         """The samples of each batch that could be read, their outputs, and the bad ones."""
         read = self._opened.reader(reader)
-        coming = self._settle(samples, read)
+        coming = self._settle(samples)
         first = list(islice(coming, self._batch_size + 1))
         several = len(first) > self._batch_size and self._threads > 1
         coming = chain(first, coming)
@@ -301,16 +302,15 @@ class Predictor:
             return self.engine.run(batch.images.numpy(), one_core=one_core)
         return Outputs(np.empty((0, len(self.classes)), np.float32), np.empty((0, 0), np.float32))
 
-    def _settle(self, samples: Iterable[Sample], read: Reader) -> Iterator[Sample]:
+    def _settle(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Let ``auto`` choose by how many there are, and try what it took on the first ones."""
         coming = iter(samples)
         if not self._opened.undecided:
             return coming
         first = list(islice(coming, WORTH_CONVERTING))
         self._opened.engine(len(first))
-        tried = read_batch(list(enumerate(first[: self._batch_size])), read) if first else None
-        if tried is not None and len(tried.images):
-            self._opened.confirm(tried.images.numpy())
+        if first and self._opened.undecided:
+            self._opened.confirm(first[: self._batch_size])
         return chain(first, coming)
 
 

@@ -22,6 +22,7 @@ from plusx.engines.openvino import OpenVINOEngine, core, has_bfloat16
 from plusx.engines.protocol import Engine, EngineName, Outputs
 from plusx.errors import ArtifactError, MissingExtra, UsageError
 from plusx.weights.exported import KEY, OUTPUTS, PREPROCESSED, UNKNOWN_SCORE, ExportMetadata
+from plusx.weights.seal import check_seal
 
 if TYPE_CHECKING:
     import onnx
@@ -69,13 +70,14 @@ def open_exported(path: Path, *, name: str = AUTO, precision: str | None = None)
             bfloat16 and OpenVINO runs it; by default the file's own.
 
     Raises:
-        ArtifactError: it is damaged, of a later plusx, or none of plusx's.
+        ArtifactError: it is absent, damaged, edited, of a later plusx, or none of plusx's.
         UsageError: that engine does not run such files.
         MissingExtra: the engine is not installed.
     """
     check_name(name)
     if not path.is_file():
         raise ArtifactError(f"{path}: is not there")
+    check_seal(path)
     engines = ENDINGS[path.suffix.lower()]
     if name == AUTO:
         name = _installed(engines)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plusx.data import Preprocessing, Sample, plain_reader
+from plusx.data import Preprocessing, Sample, plain_reader, read_batch
 from plusx.data.loader import decode
 from plusx.data.records import Task
 from plusx.data.remarks import Remarks
@@ -90,10 +88,11 @@ class Opened:
             return self._running.engine(images)
         return self._running.engine if isinstance(self._running, Exported) else self._running
 
-    def confirm(self, images: npt.NDArray[Any]) -> None:
-        """See whether what ``auto`` chose answers these (N, C, S, S) as it should."""
-        if isinstance(self._running, Choice):
-            self._running.confirm(images)
+    def confirm(self, samples: Sequence[Sample]) -> None:
+        """See whether what ``auto`` chose answers these as it should."""
+        batch = read_batch(list(enumerate(samples)), plain_reader(self.preprocessing))
+        if isinstance(self._running, Choice) and len(batch.images):
+            self._running.confirm(batch.images.numpy())
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from plusx.data.preprocessing import MAX_ASPECT, Preprocessing
 from plusx.data.records import Task
 from plusx.decide import FARTHEST, Decision, Unknown
+from plusx.errors import UsageError
 from plusx.model.classifier import Classifier
 from plusx.model.surgery import fold_batchnorm
 from plusx.weights.exported import OUTPUTS, PREPROCESSED, UNKNOWN_SCORE
@@ -118,6 +119,8 @@ class UnknownScore(nn.Module):
 
     def __init__(self, unknown: Unknown) -> None:
         super().__init__()
+        if unknown.bank is None:
+            raise UsageError("an exported file cannot be exported again: use the run")
         self.neighbours = unknown.neighbours
         self.register_buffer("bank", torch.from_numpy(unknown.bank.copy()))
 
