@@ -19,7 +19,7 @@ from plusx.data import epoch_order
 from plusx.errors import Diverged
 from plusx.fit.loop import Hardware, copy_state, forward, make_optimizer
 from plusx.fit.recipe import Recipe
-from plusx.fit.trunk import ScratchActivations, Rows
+from plusx.fit.trunk import Rows, ScratchActivations
 from plusx.model.surgery import Top, training_mode
 
 SOFTNESS = 2.0
