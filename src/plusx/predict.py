@@ -17,7 +17,7 @@ from torch import Tensor
 from plusx.data import BadImage, Sample, groups_of, load_batches, plain_reader, unlabelled
 from plusx.data.records import Task, target_array
 from plusx.data.remarks import Remarks
-from plusx.decide import Answers, log_probabilities
+from plusx.decide import Answers, Decision, log_probabilities
 from plusx.engines import Engine, Outputs, TorchEngine
 from plusx.errors import DataError, UnreadableImage
 from plusx.evaluate import Predictions
@@ -120,6 +120,7 @@ class Predictor:
     Attributes:
         classes: K names.
         decision: what turns logits into an answer.
+        preprocessing: image file to network input.
         remarks: what a person should be told about the images read so far.
 
     Raises:
@@ -139,11 +140,13 @@ class Predictor:
     ) -> None:
         loaded = artifact if isinstance(artifact, Artifact) else load_artifact(Path(artifact))
         self.classes, self.task = loaded.classes, loaded.task
+        self.preprocessing, self.source = loaded.preprocessing, loaded.path
         self.decision = loaded.decision if decide else loaded.decision.without_deciding()
         self.remarks = Remarks()
         self._read = plain_reader(loaded.preprocessing, self.remarks)
         where = resolve_device(device)
         self._batch_size = forward_batch(where) if batch_size is None else batch_size
+        self.engine_name, self.precision = "torch", precision
         self._threads = cpu_count() if threads is None else threads
         self._engine: Engine = TorchEngine(
             loaded.model, device=where, dtype=resolve_precision(precision, where)
@@ -167,17 +170,32 @@ class Predictor:
     def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
         """Answers one by one, memory flat; unreadable images as ``BadImage``."""
         for read, found, bad in self._batches(samples):
-            logits, features = found.logits.numpy(), found.features.numpy()
-            if self.task == "multi":
-                shares = np.exp(log_probabilities(logits, "multi")).astype(np.float32)
-                marks = self.decision.marks(shares)
-                for sample, row, own in zip(read, shares, marks, strict=True):
-                    yield Prediction(sample.path, self.classes, row, own)
-            elif read:
-                shares, answers = self.decision.apply(logits, features)
-                for i, (sample, row) in enumerate(zip(read, shares, strict=True)):
-                    yield _prediction(sample.path, self.classes, row, answers, i)
+            if read:
+                yield from self.answers([sample.path for sample in read], found)
             yield from bad
+
+    def run(self, images: npt.NDArray[np.float32]) -> Outputs:
+        """Preprocessed images (N, C, S, S) float32 -> what the network gives."""
+        return self._engine.run(torch.from_numpy(images))
+
+    def answers(
+        self, names: Sequence[str], found: Outputs, decision: Decision | None = None
+    ) -> list[Prediction]:
+        """What N outputs mean.
+
+        Args:
+            names: N, for ``Prediction.path``.
+            found: of N images, at least one.
+            decision: in place of the model's own.
+        """
+        logits, features = found.logits.numpy(), found.features.numpy()
+        how = decision or self.decision
+        if self.task == "multi":
+            shares = np.exp(log_probabilities(logits, "multi")).astype(np.float32)
+            rows = zip(names, shares, how.marks(shares), strict=True)
+            return [Prediction(name, self.classes, row, own) for name, row, own in rows]
+        shares, said = how.apply(logits, features)
+        return [_prediction(name, self.classes, shares[i], said, i) for i, name in enumerate(names)]
 
     def predictions(
         self,

@@ -138,3 +138,14 @@ def cache_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "plusx" / "Cache"
     usual = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "plusx"
+
+
+def share_metrics(folder: Path) -> None:
+    """Let this process and those that it starts share their counters in ``folder``
+    (https://prometheus.github.io/client_python/multiprocess/)."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def api_keys() -> str | None:
+    """``PLUSX_API_KEYS``: keys of the server, separated by commas."""
+    return os.environ.get("PLUSX_API_KEYS") or None

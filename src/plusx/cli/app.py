@@ -22,6 +22,7 @@ from plusx.cli import (
     push,
     report,
     scan,
+    serve,
     train,
 )
 from plusx.errors import PlusxError
@@ -55,6 +56,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         "Weights for torchvision, timm or one file.",
         export_weights.EXAMPLES,
     ),
+    "serve": (serve.serve, "Answer over HTTP: a page and an API.", serve.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
 """Each verb: what runs, one line of help, examples."""
