@@ -6,6 +6,8 @@ import logging
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,17 @@ from plusx.runtime import share_metrics
 from plusx.serve.connections import Impatient
 from plusx.serve.guard import Guard
 from plusx.serve.settings import Settings
+
+
+class Quiet(uvicorn.Server):
+    """Ends with code 0 when it was asked to end; uvicorn's own raises the signal once more."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
 
 def serve(settings: Settings) -> int:
@@ -38,7 +51,7 @@ def serve(settings: Settings) -> int:
 
             config = _config(settings, create_app(settings))
             _greet(settings, port)
-            uvicorn.Server(config).run(sockets=[listening])
+            Quiet(config).run(sockets=[listening])
             return 0
         with tempfile.TemporaryDirectory(prefix="plusx-metrics-") as folder:
             share_metrics(Path(folder))

@@ -1,7 +1,9 @@
 // The page for people: send images one by one, show what the model says of each. No library.
 "use strict";
 
-const AT_ONCE = 4; // requests in flight
+const AT_ONCE = 3; // requests in flight
+const TOGETHER = 4; // images in one request, while they are small
+const BYTES = 16 * 1024 * 1024;
 const byId = (id) => document.getElementById(id);
 const rows = []; // one per image: {file, name, state, result, card}
 const waiting = [];
@@ -78,7 +80,7 @@ function preview(row) {
 function next() {
   while (running < AT_ONCE && waiting.length > 0) {
     running += 1;
-    classify(waiting.shift()).finally(() => {
+    classify(group()).finally(() => {
       running -= 1;
       summarise();
       next();
@@ -86,9 +88,21 @@ function next() {
   }
 }
 
-async function send(row, query) {
+function group() {
+  const taken = [waiting.shift()];
+  let bytes = taken[0].file.size;
+  while (waiting.length > 0 && taken.length < TOGETHER && bytes + waiting[0].file.size <= BYTES) {
+    bytes += waiting[0].file.size;
+    taken.push(waiting.shift());
+  }
+  return taken;
+}
+
+async function send(group, query) {
   const body = new FormData();
-  body.append("files", row.file, row.name);
+  for (const row of group) {
+    body.append("files", row.file, row.name);
+  }
   const model = encodeURIComponent(byId("model").value);
   for (let attempt = 0; ; attempt += 1) {
     const answer = await fetch(`/v1/predict?model=${model}&top=5${query}`, {
@@ -102,22 +116,21 @@ async function send(row, query) {
   }
 }
 
-async function classify(row) {
+async function classify(group) {
   try {
-    const answer = await send(row, "");
+    const answer = await send(group, "");
     const said = await answer.json();
     if (said.error) {
       if (answer.status === 401) {
         byId("key-form").hidden = false;
         byId("key").focus();
       }
-      failed(row, said.error.message);
+      group.forEach((row) => failed(row, said.error.message));
     } else {
-      row.result = said.results[0];
-      show(row);
+      group.forEach((row, i) => show(row, said.results[i]));
     }
   } catch (error) {
-    failed(row, "The server cannot be reached. Is it still running?");
+    group.forEach((row) => failed(row, "The server cannot be reached. Is it still running?"));
   }
 }
 
@@ -129,8 +142,8 @@ function failed(row, why) {
   row.card.querySelector(".why").textContent = why;
 }
 
-function show(row) {
-  const result = row.result;
+function show(row, result) {
+  row.result = result;
   if (result.error && !result.top && !result.labels) {
     failed(row, `This file ${result.error.message}.`);
     return;
@@ -201,7 +214,7 @@ async function heat(row) {
   if (!row.heat) {
     button.disabled = true;
     button.textContent = "Looking …";
-    const answer = await send(row, "&explain=true").catch(() => null);
+    const answer = await send([row], "&explain=true").catch(() => null);
     const said = answer && answer.ok ? (await answer.json()).results[0] : {};
     button.disabled = false;
     if (!said.heat_map) {
