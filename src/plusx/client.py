@@ -154,9 +154,9 @@ class Client:
             last = attempt == self._retries
             try:
                 self._connection.request(method, self._base + path, body, self._headers | headers)
-                answer = self._connection.getresponse()
-                status, wait = answer.status, answer.headers.get("Retry-After")
-                content = answer.read()
+                with self._connection.getresponse() as answer:
+                    status, wait = answer.status, answer.headers.get("Retry-After")
+                    content = answer.read()
             except (HTTPException, OSError) as error:
                 self._connection.close()
                 if last:

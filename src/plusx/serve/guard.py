@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 RETRY_AFTER_S = 1
+LINGER_S = 2.0
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Visit:
         images: in it.
         started: by ``time.perf_counter``.
         taken: bytes of its body.
+        whole: whether the body has come.
+        answering: whether the answer has begun.
         status: of its answer; 0 before.
     """
 
@@ -54,6 +58,7 @@ class Visit:
     images: int | None = None
     started: float = field(default_factory=time.perf_counter)
     taken: int = 0
+    whole: bool = False
     status: int = 0
     answering: bool = False
 
@@ -86,14 +91,12 @@ class Guard:
         answer = self._answering(send, visit, headers.get("origin"))
         limit = self._settings.limits.request_s
         try:
-            self._check(scope, headers)
-            guarded = self._counted(receive, visit)
-            await asyncio.wait_for(self._app(scope, guarded, answer), limit)
+            await asyncio.wait_for(self._admit(scope, headers, receive, answer, visit), limit)
         except Unusable as error:
+            await self._drain(receive)
             await _refuse(answer, visit, error)
         except (asyncio.TimeoutError, TimeoutError):
-            late = Unusable(503, "timeout", f"no answer within {limit:g} s; try again later")
-            await _refuse(answer, visit, late)
+            await _refuse(answer, visit, self._late(visit))
         except Exception as error:
             self._lines.write("fault", request_id=visit.id, kind=type(error).__name__,
                               where=_where(error))  # fmt: skip
@@ -103,6 +106,66 @@ class Guard:
         finally:
             self._bodies -= visit.taken
             self._note(scope, visit)
+
+    async def _admit(
+        self, scope: Scope, headers: Headers, receive: Receive, answer: Send, visit: Visit
+    ) -> None:
+        """Check, take the body as a whole, and let the routes answer."""
+        self._check(scope, headers)
+        if scope["method"] == "OPTIONS":
+            await answer({"type": "http.response.start", "status": 204, "headers": []})
+            await answer({"type": "http.response.body"})
+            return
+        body = await self._body(receive, visit)
+        visit.whole = True
+        told = False
+
+        async def given() -> Message:
+            nonlocal told
+            if told:  # nothing follows but the end of the connection
+                return await receive()
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, given, answer)
+
+    async def _body(self, receive: Receive, visit: Visit) -> bytes:
+        """The whole body, counted while it comes."""
+        limits, parts, more = self._settings.limits, [], True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Unusable(400, "gone", "the sender has gone")
+            part, more = message.get("body", b""), message.get("more_body", False)
+            visit.taken += len(part)
+            self._bodies += len(part)
+            if visit.taken > limits.body_bytes:
+                raise self._too_large()
+            if self._bodies > limits.bodies_bytes:
+                raise busy("too many bytes are being received")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _drain(self, receive: Receive) -> None:
+        """Take what a refused sender is still sending, for a moment: a connection that is closed
+        under its hands would never show it the refusal."""
+
+        async def rest() -> None:
+            left = self._settings.limits.body_bytes
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+        with suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(rest(), LINGER_S)
+
+    def _late(self, visit: Visit) -> Unusable:
+        limit = self._settings.limits.request_s
+        if not visit.whole:
+            return Unusable(408, "slow", f"the body did not come within {limit:g} s")
+        return Unusable(503, "timeout", f"no answer within {limit:g} s; try again later")
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         settings, path = self._settings, scope["path"]
@@ -120,28 +183,6 @@ class Guard:
             raise self._too_large()
         if self._bodies + int(length) > settings.limits.bodies_bytes:
             raise busy("too many bytes are being received")
-
-    def _counted(self, receive: Receive, visit: Visit) -> Receive:
-        limits = self._settings.limits
-
-        async def guarded() -> Message:
-            left = limits.request_s - (time.perf_counter() - visit.started)
-            try:
-                message = await asyncio.wait_for(receive(), max(left, 0.001))
-            except (asyncio.TimeoutError, TimeoutError):
-                raise Unusable(
-                    408, "slow", f"the body did not come within {limits.request_s:g} s"
-                ) from None
-            size = len(message.get("body", b""))
-            visit.taken += size
-            self._bodies += size
-            if visit.taken > limits.body_bytes:
-                raise self._too_large()
-            if self._bodies > limits.bodies_bytes:
-                raise busy("too many bytes are being received")
-            return message
-
-        return guarded
 
     def _too_large(self) -> Unusable:
         most = self._settings.limits.body_mib

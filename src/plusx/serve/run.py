@@ -44,20 +44,19 @@ def serve(settings: Settings) -> int:
         PlusxError: the address is taken, or a model cannot be loaded.
     """
     listening = _bind(settings)
-    port = listening.getsockname()[1]
     try:
         if settings.workers == 1:
             from plusx.serve.app import create_app
 
             config = _config(settings, create_app(settings))
-            _greet(settings, port)
+            _greet(settings, listening)
             Quiet(config).run(sockets=[listening])
             return 0
         with tempfile.TemporaryDirectory(prefix="plusx-metrics-") as folder:
             share_metrics(Path(folder))
             shared = replace(settings, metrics_folder=Path(folder))
             config = _config(shared, partial(_worker, shared), workers=settings.workers)
-            _greet(settings, port)
+            _greet(settings, listening)
             supervisor = Multiprocess(config, sockets=[listening])
             supervisor.run()
             ended = [process.exitcode for process in supervisor.processes]
@@ -117,7 +116,9 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _greet(settings: Settings, port: int) -> None:
+def _greet(settings: Settings, listening: socket.socket) -> None:
+    listening.listen(2048)  # from here on nobody is turned away
+    port = listening.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
     print(
