@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -165,3 +167,18 @@ def test_many_at_once_are_all_answered(server: Any, pictures: list[Path]) -> Non
     for one in threads:
         one.join()
     assert found == [200] * 48
+
+
+def test_requests_made_of_the_description(server: Any) -> None:
+    """schemathesis makes them up; no answer may be a fault or differ from what is described."""
+    pytest.importorskip("schemathesis")
+    checks = ("not_a_server_error", "status_code_conformance", "content_type_conformance",
+              "response_schema_conformance")  # fmt: skip
+    asked = [part for name in checks for part in ("-c", name)]
+    asked += ["--seed", "1", "--max-examples", "8", "--phases", "coverage,fuzzing"]
+    run = "from schemathesis.cli import schemathesis; schemathesis()"
+    found = subprocess.run(
+        [sys.executable, "-c", run, "run", f"{server.url}/openapi.json", *asked],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]
