@@ -245,7 +245,7 @@ def main() -> None:
         args.rounds, args.seconds, args.concurrency = 1, 1.0, [1, 4]
     photos = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     photos = photos[:: max(1, len(photos) // 256)][:256]
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+    print(f"{platform.machine()}, {os.cpu_count()} cores, "
           f"{len(photos)} photographs, {args.rounds} rounds of {args.seconds:g} s each")  # fmt: skip
     with TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
