@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from plusx._version import __version__
 
 if TYPE_CHECKING:
+    from plusx.client import Client
     from plusx.data.preprocessing import Preprocessing
     from plusx.errors import PlusxError
     from plusx.evaluate.predictions import Predictions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Audit": "plusx.jobs.audit",
+    "Client": "plusx.client",
     "PlusxError": "plusx.errors",
     "Prediction": "plusx.predict",
     "Predictions": "plusx.evaluate.predictions",
@@ -55,6 +57,7 @@ _HOME = {
 
 __all__ = [
     "Audit",
+    "Client",
     "PlusxError",
     "Prediction",
     "Predictions",

@@ -23,7 +23,7 @@ from plusx.data import (
 )
 from plusx.data.ordered import map_ordered
 from plusx.data.records import Batch, Task, target_array
-from plusx.decide import Answers, log_probabilities
+from plusx.decide import Answers, Decision, log_probabilities
 from plusx.engines import Engine, Outputs
 from plusx.engines.choose import WORTH_CONVERTING
 from plusx.engines.opened import Opened, open_model
@@ -193,17 +193,27 @@ class Predictor:
     def stream(self, samples: Iterable[Sample]) -> Iterator[Prediction | BadImage]:
         """Answers one by one, memory flat; unreadable images as ``BadImage``."""
         for read, found, bad in self._batches(samples):
-            logits, features, scores = found.logits, found.features, found.unknown_scores
-            if self.task == "multi":
-                shares = np.exp(log_probabilities(logits, "multi")).astype(np.float32)
-                marks = self.decision.marks(shares)
-                for sample, row, own in zip(read, shares, marks, strict=True):
-                    yield Prediction(sample.path, self.classes, row, own)
-            elif read:
-                shares, answers = self.decision.apply(logits, features, scores=scores)
-                for i, (sample, row) in enumerate(zip(read, shares, strict=True)):
-                    yield _prediction(sample.path, self.classes, row, answers, i)
+            if read:
+                yield from self.answers([sample.path for sample in read], found)
             yield from bad
+
+    def answers(
+        self, names: Sequence[str], found: Outputs, decision: Decision | None = None
+    ) -> list[Prediction]:
+        """What the engine's outputs mean.
+
+        Args:
+            names: N, for ``Prediction.path``.
+            found: of N images, at least one.
+            decision: in place of the model's own.
+        """
+        how = decision or self.decision
+        if self.task == "multi":
+            shares = np.exp(log_probabilities(found.logits, "multi")).astype(np.float32)
+            rows = zip(names, shares, how.marks(shares), strict=True)
+            return [Prediction(name, self.classes, row, own) for name, row, own in rows]
+        shares, said = how.apply(found.logits, found.features, scores=found.unknown_scores)
+        return [_prediction(name, self.classes, shares[i], said, i) for i, name in enumerate(names)]
 
     def predictions(
         self,

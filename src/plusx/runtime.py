@@ -161,3 +161,14 @@ def cache_gib() -> float:
             f"environment variable PLUSX_CACHE_GIB={said!r} must be a number of at least 0 (GiB)"
         )
     return value
+
+
+def share_metrics(folder: Path) -> None:
+    """Let this process and those that it starts share their counters in ``folder``
+    (https://prometheus.github.io/client_python/multiprocess/)."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def api_keys() -> str | None:
+    """``PLUSX_API_KEYS``: keys of the server, separated by commas."""
+    return os.environ.get("PLUSX_API_KEYS") or None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,25 +15,7 @@ from plusx.jobs.report_pair import write_pair
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-NAMES = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
 LIGHT, DARK, PHONE = (1200, "light"), (1200, "dark"), (360, "light")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("browser absent")
-    from playwright.sync_api import sync_playwright
-
-    # Chromium refuses its sandbox to root.
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if root else []
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +52,14 @@ class Look:
         self.page.close()
 
 
-def serious(page: Page) -> list[str]:
-    """What axe-core finds serious or critical."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {node['target']} {node['html'][:120]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
-
-
 @pytest.mark.parametrize("name", ["one", "bare", "pair"])
 @pytest.mark.parametrize("view", [LIGHT, DARK, PHONE])
 def test_a_page_is_quiet_accessible_and_fits(
-    browser: Browser, pages: dict[str, Path], name: str, view: tuple[int, str]
+    browser: Browser,
+    pages: dict[str, Path],
+    name: str,
+    view: tuple[int, str],
+    serious: Callable[[Page], list[str]],
 ) -> None:
     look = Look(browser, pages[name], view)
     with look as page:

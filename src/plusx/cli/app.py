@@ -26,6 +26,7 @@ from plusx.cli import (
     push,
     report,
     scan,
+    serve,
     slim,
     train,
 )
@@ -65,6 +66,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         export_weights.EXAMPLES,
     ),
     "cache": (cache.cache, "List or remove what is kept from run to run.", cache.EXAMPLES),
+    "serve": (serve.serve, "Answer over HTTP: a page and an API.", serve.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
 """Each verb: what runs, one line of help, examples."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from plusx.data.dicom import is_dicom, open_dicom
-from plusx.data.filebytes import Refused, read_bytes
+from plusx.data.filebytes import Refused, check_bytes, read_bytes
 from plusx.data.geotiff import is_tiff, read_bands
 from plusx.data.heic import is_heic, open_heic
 from plusx.data.photograph import FORMATS as FORMATS
@@ -21,12 +21,15 @@ from plusx.errors import UnreadableImage, UsageError
 MAX_PIXELS = Limits().pixels
 """Larger images are refused by default (width times height); Pillow refuses there as well."""
 
+UNNAMED = "image"
+"""What content that came without a file is called."""
+
 _KNOWN = "JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, HEIC or DICOM"
 _PLAIN = Reading()
 
 
 def read_image(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | bytes,
     *,
     channels: int = 3,
     reading: Reading = _PLAIN,
@@ -47,7 +50,7 @@ def read_image(
     Safe in threads; the decoders' warnings are not shown.
 
     Args:
-        path: the file; its extension does not matter.
+        path: the file, whose extension does not matter; or its content.
         channels: C.
         reading: the choices.
         notes: gets a remark (see ``plusx.data.remarks``) for each thing that a person might not
@@ -59,9 +62,9 @@ def read_image(
     """
     if channels < 1:
         raise UsageError(f"channels {channels!r} must be at least 1")
-    name = os.fspath(path)
+    name = UNNAMED if isinstance(path, bytes) else os.fspath(path)
     said: list[str] = []
-    array = _guarded(name, lambda: _decode(name, channels, reading, said))
+    array = _guarded(name, lambda: _decode(path, channels, reading, said))
     if notes is not None:
         notes += said
     return array
@@ -121,9 +124,17 @@ def _guarded(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _decode(
-    name: str, channels: int, reading: Reading, notes: list[str], *, at_least: int | None = None
+    path: str | os.PathLike[str] | bytes,
+    channels: int,
+    reading: Reading,
+    notes: list[str],
+    *,
+    at_least: int | None = None,
 ) -> np.ndarray:
-    content = read_bytes(name, reading.limits)
+    if isinstance(path, bytes):
+        content = check_bytes(path, reading.limits)
+    else:
+        content = read_bytes(path, reading.limits)
     if is_dicom(content):
         return finish(open_dicom(content, reading, notes), channels, reading, notes)
     if is_heic(content):

@@ -13,7 +13,20 @@ class Refused(Exception):
     """A file that is not what was asked for; the text is the reason, in a few words."""
 
 
-def read_bytes(name: str, limits: Limits) -> bytes:
+def check_bytes(content: bytes, limits: Limits) -> bytes:
+    """The same content, if it may be decoded.
+
+    Raises:
+        Refused: empty or too large.
+    """
+    if not content:
+        raise Refused("is empty (0 bytes)")
+    if len(content) > limits.file_bytes:
+        raise Refused(f"has {len(content):,} bytes, more than the limit of {limits.file_bytes:,}")
+    return content
+
+
+def read_bytes(name: str | os.PathLike[str], limits: Limits) -> bytes:
     """The file's content, as it stood at one moment.
 
     Decoders work on these bytes, so that a file that changes or vanishes meanwhile cannot harm

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from plusx.data.decode import read_image
+from plusx.data.decode import UNNAMED, read_image
 from plusx.data.isolated import Crashed, IsolatedCall
 from plusx.data.reading import Reading
 from plusx.errors import UnreadableImage
@@ -20,14 +20,14 @@ from plusx.errors import UnreadableImage
 HARDENED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 """How a file of a format begins whose decoder runs in this process; WebP is looked for apart."""
 
-Asked = tuple[str, int, Reading]
+Asked = tuple[str | bytes, int, Reading]
 Told = tuple[np.ndarray, list[str]]
 
 _own = threading.local()
 
 
-def read_safely(path: str, *, channels: int, reading: Reading) -> Told:
-    """``read_image``, wherever it is safe; the image, and remarks about it.
+def read_safely(path: str | bytes, *, channels: int, reading: Reading) -> Told:
+    """``read_image`` of a file or of its content, wherever it is safe; the image, and remarks.
 
     Raises:
         UnreadableImage: it cannot be read, or its decoder crashed or hung.
@@ -40,7 +40,8 @@ def read_safely(path: str, *, channels: int, reading: Reading) -> Told:
         call = _own.call = IsolatedCall[Asked, Told](read_noting)
     found = call(asked)
     if isinstance(found, Crashed):
-        raise UnreadableImage(path, f"cannot be decoded ({found.reason})")
+        name = UNNAMED if isinstance(path, bytes) else path
+        raise UnreadableImage(name, f"cannot be decoded ({found.reason})")
     image, notes = found
     return image, notes
 
@@ -52,11 +53,14 @@ def read_noting(asked: Asked) -> Told:
     return read_image(path, channels=channels, reading=reading, notes=notes), notes
 
 
-def _hardened(path: str) -> bool:
+def _hardened(path: str | bytes) -> bool:
     """By content; a file that cannot be opened is refused in this process as well."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            start = file.read(16)
+        if isinstance(path, bytes):
+            start = path[:16]
+        else:
+            with open(path, "rb", buffering=0) as file:
+                start = file.read(16)
     except (OSError, ValueError):
         return True
     return start.startswith(HARDENED) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")

@@ -101,10 +101,16 @@ class Explainer:
             UsageError: the model has no such class.
             ArtifactError: the neighbours kept are those of another network.
         """
+        image = decode(Sample(os.fspath(path), None), self._preprocessing)
+        return self.explain_image(image, os.fspath(path), label, side=side)
+
+    def explain_image(
+        self, image: torch.Tensor, name: str, label: str | None = None, *, side: int | None = None
+    ) -> Explanation:
+        """Explain one decoded image (H, W, C), as ``plusx.data`` reads it; see :meth:`explain`."""
         if label is not None and label not in self.classes:
             known = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
             raise UsageError(f"--class {label!r} is no class of the model; it knows {known}")
-        image = decode(Sample(os.fspath(path), None), self._preprocessing)
         x = self._preprocessing(image)[None].to(self._device)
         with torch.no_grad():
             features = self._model.features(x)
@@ -119,14 +125,14 @@ class Explainer:
         if side is not None:
             photograph, whole = smaller(photograph, whole, side)
         return Explanation(
-            path=os.fspath(path),
+            path=name,
             label=self.classes[chosen],
             probability=float(shares[chosen]),
             predicted=self.classes[best],
             photograph=photograph,
             heat=whole,
             overlay=overlay(photograph, whole),
-            neighbours=self._nearest(features[0], os.fspath(path)),
+            neighbours=self._nearest(features[0], name),
         )
 
     def stream(

@@ -1,0 +1,161 @@
+"""One model that is being served: decoding in threads, the network in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from plusx.data.safely import read_safely
+from plusx.decide import Decision
+from plusx.engines import Outputs
+from plusx.errors import ArtifactError
+from plusx.jobs.explain import Explainer
+from plusx.predict import Prediction, Predictor
+from plusx.runtime import cpu_count
+from plusx.serve.batching import Batcher
+from plusx.serve.bodies import Given
+from plusx.serve.counters import Counters
+from plusx.serve.settings import Settings
+
+Pixels = npt.NDArray[np.float32]
+HEAT_SIDE = 480
+"""Pixels of the short side of a heat map."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A heat map as a PNG, and the class it speaks of."""
+
+    label: str
+    png: bytes
+
+
+class Served:
+    """One loaded model.
+
+    Args:
+        name: in requests.
+        path: a run folder, a model folder or an exported file.
+        settings: engine, batch and threads.
+        counters: get batches.
+
+    Attributes:
+        users: requests that are using it; it may be closed at 0.
+
+    Raises:
+        PlusxError: it cannot be loaded, or its answer to a blank image is not finite.
+    """
+
+    def __init__(self, name: str, path: Path, settings: Settings, counters: Counters) -> None:
+        self.name, self.path, self.users = name, path, 0
+        cores = settings.threads or max(1, cpu_count() // settings.workers)
+        self.predictor = Predictor(
+            path,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.max_batch,
+            threads=cores,
+        )
+        self.engine = self.predictor.engine
+        own, limits = self.predictor.preprocessing, settings.limits
+        narrow = replace(own.reading.limits, pixels=limits.pixels, file_bytes=limits.body_bytes)
+        self._reading = replace(own.reading, limits=narrow)
+        self._decoders = ThreadPoolExecutor(
+            cores, thread_name_prefix=f"plusx-decode-{name}", initializer=torch.set_num_threads,
+            initargs=(1,),
+        )  # fmt: skip
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix=f"plusx-explain-{name}")
+        self._explainer: Explainer | None = None
+        self._lock = threading.Lock()
+        self._check()
+
+        def seen(images: int, seconds: float) -> None:
+            counters.batches.labels(name).observe(images)
+            counters.network.labels(name).observe(seconds)
+
+        # Where it pays, each core runs a batch of its own, as ``Predictor`` does with files.
+        self._one_core = self.engine.parallel and cores > 1
+        self._batcher: Batcher[Outputs] = Batcher(
+            self._run,
+            lanes=cores if self._one_core else 1,
+            max_batch=settings.max_batch,
+            max_wait_ms=settings.max_wait_ms,
+            seen=seen,
+            started=lambda: torch.set_num_threads(1 if self._one_core else cores),
+        )
+
+    async def predict(self, given: Given, decision: Decision | None) -> Prediction:
+        """The answer for one image.
+
+        Raises:
+            UnreadableImage: it cannot be decoded.
+        """
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoders, self._read, given.content)
+        found = await asyncio.wrap_future(self._batcher.submit(pixels))
+        return self.predictor.answers([given.name], found, decision)[0]
+
+    async def explain(self, given: Given, label: str) -> Explained:
+        """Where the network looked for ``label``.
+
+        Raises:
+            PlusxError: the image, or this network, has no heat map.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._explaining, self._explain, given, label)
+
+    def close(self) -> None:
+        """Finish what is queued and let the threads go."""
+        self._batcher.close()
+        self._decoders.shutdown()
+        self._explaining.shutdown()
+
+    def _read(self, content: bytes) -> Pixels:
+        return np.ascontiguousarray(self.predictor.preprocessing(self._image(content)).numpy())
+
+    def _image(self, content: bytes) -> torch.Tensor:
+        image, _ = read_safely(
+            content, channels=self.predictor.preprocessing.channels, reading=self._reading
+        )
+        return torch.from_numpy(image)
+
+    def _run(self, images: Pixels) -> Sequence[Outputs]:
+        found = self.engine.run(images, one_core=self._one_core)
+        scores = found.unknown_scores
+        return [
+            Outputs(
+                found.logits[i : i + 1],
+                found.features[i : i + 1],
+                None if scores is None else scores[i : i + 1],
+            )
+            for i in range(len(images))
+        ]
+
+    def _check(self) -> None:
+        """One blank image: a network that answers it with NaN is not served."""
+        own = self.predictor.preprocessing
+        found = self.engine.run(np.zeros((1, own.channels, own.size, own.size), np.float32))
+        if not np.isfinite(found.logits).all():
+            raise ArtifactError(f"{self.path}: its answers are not finite; train it again")
+
+    def _explain(self, given: Given, label: str) -> Explained:
+        from PIL import Image
+
+        if self._explainer is None:
+            self._explainer = Explainer(self.path, neighbours=0)
+        found = self._explainer.explain_image(
+            self._image(given.content), given.name, label, side=HEAT_SIDE
+        )
+        file = io.BytesIO()
+        Image.fromarray(found.overlay).save(file, format="PNG")
+        return Explained(found.label, file.getvalue())
