@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -197,6 +198,8 @@ def train(net: nn.Module, data: SmallImages, course: Course) -> Curve:
         cpu, began = time.process_time(), time.perf_counter()
     if course.checkpoint:
         course.checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):  # others are under way there, or there was none to keep
+            course.checkpoint.parent.rmdir()
     return curve
 
 
