@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import degradation
+from plusx.cli.studies import degradation, gradients
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,11 @@ STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
         degradation.degradation,
         "Do deeper nets train worse without shortcuts?",
         degradation.EXAMPLES,
+    ),
+    "gradients": (
+        gradients.gradients,
+        "Which nets' gradients vanish, explode, stay level?",
+        gradients.EXAMPLES,
     ),
 }
 """Each study: what runs, one line of help, examples."""

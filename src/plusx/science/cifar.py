@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -129,24 +130,78 @@ def _arranged(classes: tuple[str, ...], both: Part, split: Sequence[str | None])
     return SmallImages(classes, train, test, pixels.mean(1), pixels.std(1).clamp_min(1e-3))
 
 
+def sample_images(
+    sources: Sequence[PathLike], rules: Preprocessing, n: int
+) -> tuple[Tensor, list[str]]:
+    """At most ``n`` images as a trained net wants them: held-out ones where there are splits.
+
+    Args:
+        sources: as in ``load_small_images``.
+        rules: the net's own preprocessing.
+        n: drawn from a fixed seed.
+
+    Returns:
+        (N, C, H, W) float32, normalised, and the N names of their classes.
+
+    Raises:
+        DataError: nothing can be read.
+    """
+    images, names = list[Tensor](), list[str]()
+    share = -(-n // max(1, len(sources)))
+    for source in [os.fspath(one) for one in sources]:
+        if files := _binary_files(Path(source)):
+            classes, pixels, targets, splits = _binary(files)
+            for at in _drawn(splits, share):
+                images.append(rules(pixels[at].permute(1, 2, 0)))
+                names.append(classes[int(targets[at])])
+            continue
+        with _listing(source) as listing:
+            for at in _drawn([s.split for s in listing.samples], share):
+                sample = listing.samples[at]
+                images.append(rules(decode(sample, rules)))
+                names.append(listing.classes[sample.targets[0]])
+    return torch.stack(images), names
+
+
+def _drawn(splits: Sequence[str | None], n: int) -> list[int]:
+    held = [i for i, split in enumerate(splits) if split in ("val", "test")]
+    of = np.array(held or range(len(splits)))
+    return [int(i) for i in np.random.Generator(np.random.PCG64(0)).permutation(of)[:n]]
+
+
 _Read = tuple[tuple[str, ...], Tensor, Tensor, list[str | None]]
 """Classes, images, targets, splits."""
 
 
 def _read(source: str, threads: int) -> _Read:
-    if (folder := Path(source)).is_dir():
-        if files := sorted(folder.glob("*_batch*.bin")):
-            return _binary(files)
-        if (folder / "data_batch_1").is_file():
-            raise DataError(
-                f"{source}: is CIFAR's python version, pickled files that may run anything; take "
-                "its binary version, or images in folders"
-            )
-    if folder.is_file() and tarfile.is_tarfile(folder):
-        with tempfile.TemporaryDirectory() as place:
-            _unpack(folder, Path(place))
-            return _listed(read_listing(place, training=False), source, threads)
-    return _listed(read_listing(source, training=False), source, threads)
+    if files := _binary_files(Path(source)):
+        return _binary(files)
+    with _listing(source) as listing:
+        return _listed(listing, source, threads)
+
+
+def _binary_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    if (folder / "data_batch_1").is_file():
+        raise DataError(
+            f"{folder}: is CIFAR's python version, pickled files that may run anything; take "
+            "its binary version, or images in folders"
+        )
+    return sorted([*folder.glob("data_batch_*.bin"), *folder.glob("test_batch.bin")])
+
+
+@contextmanager
+def _listing(source: str) -> Iterator[Listing]:
+    """The images of a source; those of a tar file exist until the end of the block."""
+    with tempfile.TemporaryDirectory() as place:
+        tarred = Path(source).is_file() and tarfile.is_tarfile(source)
+        if tarred:
+            _unpack(Path(source), Path(place))
+        listing = read_listing(place if tarred else source, training=False)
+        if listing.task == "multi":
+            raise DataError(f"{source}: has several labels an image; the studies need one")
+        yield listing
 
 
 def _unpack(archive: Path, place: Path) -> None:
@@ -167,8 +222,6 @@ def _unpack(archive: Path, place: Path) -> None:
 
 
 def _listed(listing: Listing, source: str, threads: int) -> _Read:
-    if listing.task == "multi":
-        raise DataError(f"{source}: has several labels an image; the studies need one")
     # only the size is asked for here: as it comes out, on the scale 0..1
     rules = replace(Preprocessing.for_size(SIDE), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
