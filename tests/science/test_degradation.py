@@ -15,7 +15,8 @@ from plusx.errors import UsageError
 from plusx.model import ResNet
 from plusx.science import degradation
 from plusx.science.cifar import SmallImages
-from plusx.science.degradation import Plan, pad, plan_of, result, spec_of, train_one
+from plusx.science.degradation import Plan, pad, plan_of, spec_of, train_one
+from plusx.science.degradation_result import result
 from plusx.science.small_training import Course, Schedule, Watch, seeded, train
 
 PLAN = Plan("laptop", (8, 14), (0, 1), Schedule(iterations=6, batch_size=8, warmup=2), points=3)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import degradation, gradients
+from plusx.cli.studies import batchnorm, degradation, gradients
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,11 @@ STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
         degradation.degradation,
         "Do deeper nets train worse without shortcuts?",
         degradation.EXAMPLES,
+    ),
+    "batchnorm": (
+        batchnorm.batchnorm,
+        "How many images a step does BatchNorm need?",
+        batchnorm.EXAMPLES,
     ),
     "gradients": (
         gradients.gradients,

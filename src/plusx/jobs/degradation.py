@@ -17,6 +17,7 @@ from plusx.runtime import resolve_device
 from plusx.science import degradation
 from plusx.science.cifar import SIDE, SmallImages, load_small_images
 from plusx.science.degradation import Plan
+from plusx.science.degradation_result import result
 from plusx.science.ledger import Key
 from plusx.science.result import Result
 from plusx.science.small_training import Course, Schedule, Watch, seeded, train
@@ -95,7 +96,7 @@ def study_degradation(
     common |= {"data": list(sources), "study": "degradation"}
     pieces = Pieces(common, keys, [degradation.cost(plan, key) for key in keys], label, trainer)
     values = work_off(pieces, folder / "pieces", crew or Crew(), talk or Talk())
-    return degradation.result(plan, values, classes)
+    return result(plan, values, classes)
 
 
 def estimate_degradation(

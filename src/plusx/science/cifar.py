@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -88,6 +88,19 @@ class SmallImages:
             self.mean,
             self.std,
         )
+
+    def only(self, numbers: Iterable[int]) -> SmallImages:
+        """With the images of these classes alone, numbered anew; mean and std stay."""
+        kept = torch.tensor(list(numbers))
+        place = torch.full((len(self.classes),), -1)
+        place[kept] = torch.arange(len(kept))
+
+        def part(of: Part) -> Part:
+            at = (place[of.targets] >= 0).nonzero()[:, 0]
+            return Part(of.images[at], place[of.targets[at]])
+
+        names = tuple(self.classes[int(i)] for i in kept)
+        return SmallImages(names, part(self.train), part(self.test), self.mean, self.std)
 
 
 def load_small_images(sources: Sequence[PathLike], *, threads: int = 1) -> SmallImages:
