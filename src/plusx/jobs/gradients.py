@@ -11,20 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plusx.data import Preprocessing
 from plusx.errors import DataError, UsageError
 from plusx.jobs.study_pieces import Crew, Pieces, work_off
+from plusx.jobs.study_subjects import data_of, named_nets
 from plusx.jobs.talk import Talk
-from plusx.model.classifier import Classifier
 from plusx.science import gradients
 from plusx.science.cifar import Part, SmallImages, load_small_images, sample_images
 from plusx.science.gradients import GradientPlan, measure
 from plusx.science.gradients_responses import responses
-from plusx.science.gradients_result import Measured, Subject, result
+from plusx.science.gradients_result import Measured, Trained, result
 from plusx.science.gradients_shattering import shattering
 from plusx.science.ledger import Key
 from plusx.science.result import Result
-from plusx.weights import create_network, load_artifact
+from plusx.science.subject import Subject, open_subject
 
 LAYERS = (2, 4, 10, 24, 50)
 """Of the nets on a line: 24 and 50 are those of Balduzzi et al. 2017, figure 1."""
@@ -75,10 +74,11 @@ def label(key: Key) -> str:
 
 
 def study_gradients(
-    subjects: Sequence[str | os.PathLike[str]],
+    nets: Sequence[str | os.PathLike[str]],
     data: Sequence[str | os.PathLike[str]],
     folder: Path,
     *,
+    models: Sequence[str] = (),
     plan: GradientPlan | None = None,
     table: bool = True,
     crew: Crew | None = None,
@@ -87,27 +87,28 @@ def study_gradients(
     """Measure the table of nets, the nets on a line, and trained nets.
 
     Args:
-        subjects: run or model folders, or ``NAME=WEIGHTS``.
-        data: images; without any the table is measured on noise, at initialisation alone.
+        nets: runs, model folders, weights files.
+        data: images; without any the table is measured on noise, at initialisation alone, and a
+            run on its own images.
         folder: finished pieces are kept below it.
+        models: names of the networks of those that are weights files, or one for all.
         plan: of the table.
-        table: False measures the subjects alone.
+        table: False measures the nets alone.
         crew: who works.
         talk: progress.
 
     Raises:
-        UsageError: neither a table nor a subject, or a subject without images.
-        PlusxError: a subject or the images cannot be read.
+        UsageError: neither a table nor a net, or a net whose images are unknown.
+        PlusxError: a net or the images cannot be read.
     """
     plan, talk = plan or GradientPlan(), talk or Talk()
     sources = tuple(os.fspath(source) for source in data)
-    if subjects and not sources:
-        raise UsageError("a trained net needs images: give --data")
-    if not subjects and not table:
+    if not nets and not table:
         raise UsageError("there is nothing to measure: name a run, or leave --no-table out")
-    found = [_subject(os.fspath(one), sources) for one in subjects]
+    asked = named_nets([os.fspath(net) for net in nets], models)
+    found = [_looked_at(what, model, sources) for what, model in asked]
     if not table:
-        return result(plan, Measured(subjects=found))
+        return result(plan, Measured(trained=found))
     if not sources:
         plan = GradientPlan(plan.depths, plan.seeds, plan.images, 0, plan.points, plan.lr)
     meter = Meter(plan, sources)
@@ -127,38 +128,23 @@ def _cost(plan: GradientPlan, key: Key) -> int:
     return int(key["depth"] * (plan.images + trained))
 
 
-def _subject(text: str, sources: Sequence[str]) -> Subject:
-    name, model, preprocessing, classes = _loaded(text)
-    images, names = sample_images(sources, preprocessing, IMAGES)
-    targets = _targets(names, classes, model, text)
-    norms = measure(model.float().eval(), images, targets)
-    return Subject(name, responses(model, images), norms)
+def _looked_at(what: str, model: str | None, sources: Sequence[str]) -> Trained:
+    subject = open_subject(what, model=model)
+    images, names = sample_images(sources or [data_of(what)], subject.preprocessing, IMAGES)
+    net = subject.model.requires_grad_(True)  # gradients by block need a graph
+    norms = measure(net, images, _targets(names, subject))
+    called = subject.name if model else Path(what).name
+    return Trained(called, responses(net, images), norms)
 
 
-_Loaded = tuple[str, Classifier, Preprocessing, tuple[str, ...] | None]
-
-
-def _loaded(text: str) -> _Loaded:
-    """A run or model folder, or ``NAME=WEIGHTS``: what to call it, the net, how it sees images."""
-    name, told, weights = text.partition("=")
-    if told and not Path(text).exists():
-        network = create_network(name, weights=weights)
-        return name, network.model, network.preprocessing, network.class_names
-    artifact = load_artifact(Path(text))
-    named = Path(text).name if Path(text).name != "model" else Path(text).resolve().parent.name
-    return named, artifact.model, artifact.preprocessing, tuple(artifact.classes)
-
-
-def _targets(
-    names: Sequence[str], classes: Sequence[str] | None, model: Classifier, text: str
-) -> Tensor:
+def _targets(names: Sequence[str], subject: Subject) -> Tensor:
     """By name; where the weights name no classes, by order, if there are as many."""
-    known = list(classes) if classes is not None else sorted(set(names))
-    if len(known) != model.spec.classes:
+    known = list(subject.classes) if subject.classes is not None else sorted(set(names))
+    if len(known) != subject.model.spec.classes:
         raise DataError(
-            f"{text}: tells {model.spec.classes} classes apart and --data shows {len(known)}; "
-            "give images of its own classes"
+            f"{subject.origin}: tells {subject.model.spec.classes} classes apart and --data shows "
+            f"{len(known)}; give images of its own classes"
         )
     if strange := sorted(set(names) - set(known)):
-        raise DataError(f"{text}: has no class {strange[0]!r}, which --data shows")
+        raise DataError(f"{subject.origin}: has no class {strange[0]!r}, which --data shows")
     return torch.tensor([known.index(name) for name in names])

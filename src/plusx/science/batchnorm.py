@@ -67,7 +67,7 @@ class NormPlan:
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     seeds: tuple[int, ...] = (0, 1, 2)
     images: int = 2000
-    epochs: int = 3
+    epochs: int = 2
     lr: float = 0.05
     tested: int = 2000
     modes: tuple[Mode, ...] = ("scratch", "fine-tune")
@@ -193,7 +193,7 @@ def _train(
 ) -> Curve:
     steps = max(1, asked.epochs * (len(data.train) // asked.batch))
     schedule = Schedule(steps, asked.batch, asked.lr, warmup=steps // 20)
-    watch = Watch(max(1, steps // 8), min(500, plan.tested))
+    watch = Watch(max(1, steps // 6), min(300, plan.tested))
     return train(net, data, Course(schedule, watch, asked.seed, tick, prepare=prepare))
 
 

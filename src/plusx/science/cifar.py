@@ -139,8 +139,20 @@ def _arranged(classes: tuple[str, ...], both: Part, split: Sequence[str | None])
         trains = np.arange(len(both)) >= round(HELD_OUT * len(both))
     mine, rest = torch.from_numpy(order[trains]), torch.from_numpy(order[~trains])
     train, test = (Part(both.images[at], both.targets[at]) for at in (mine, rest))
-    pixels = train.images.permute(1, 0, 2, 3).reshape(3, -1).float()
-    return SmallImages(classes, train, test, pixels.mean(1), pixels.std(1).clamp_min(1e-3))
+    return SmallImages(classes, train, test, *_moments(train.images))
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, part by part: all of it as float would be large."""
+    first, second = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(images), 1000):
+        pixels = images[start : start + 1000].double()
+        first += pixels.sum((0, 2, 3))
+        second += pixels.square().sum((0, 2, 3))
+    count = images.numel() / 3
+    mean = first / count
+    deviation = (second / count - mean.square()).clamp_min(0).sqrt()
+    return mean.float(), deviation.float().clamp_min(1e-3)
 
 
 def sample_images(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from plusx.science.gradients import (
@@ -25,7 +25,7 @@ Combination = tuple[int, str, str, str]
 
 
 @dataclass(frozen=True)
-class Subject:
+class Trained:
     """A trained net that was looked at beside the table."""
 
     name: str
@@ -41,13 +41,13 @@ class Measured:
         values: of each of ``keys(plan)``, what ``measure_one`` gave; empty where only trained nets
             were asked for.
         shattered: of the line experiment.
-        subjects: trained nets.
+        trained: nets that were looked at beside the table.
         noise: no images were given; noise with random labels took their place.
     """
 
     values: Sequence[Sequence[Mapping[str, Any]]] = ()
     shattered: Sequence[Shattering] = ()
-    subjects: Sequence[Subject] = field(default_factory=list)
+    trained: Sequence[Trained] = ()
     noise: bool = False
 
 
@@ -65,9 +65,9 @@ def result(plan: GradientPlan, measured: Measured) -> Result:
             for s in measured.shattered for lag, value in enumerate(s.autocorrelation)
         ]  # fmt: skip
         said.append(_shattering_sentence(measured.shattered))
-    if measured.subjects:
-        tables |= _subject_tables(measured.subjects)
-        said += _subject_sentences(measured.subjects)
+    if measured.trained:
+        tables |= _trained_tables(measured.trained)
+        said += _trained_sentences(measured.trained)
     return Result(
         "gradients", " ".join(said), plan.to_dict() | {"level_factor": LEVEL}, tables,
         notes=_notes(measured),
@@ -154,29 +154,29 @@ def _shattering_sentence(found: Sequence[Shattering]) -> str:
     )
 
 
-def _subject_tables(subjects: Sequence[Subject]) -> dict[str, Sequence[Row]]:
+def _trained_tables(nets: Sequence[Trained]) -> dict[str, Sequence[Row]]:
     layers: list[Row] = []
     units: list[Row] = []
-    for subject in subjects:
+    for net in nets:
         number = 0
-        for block in subject.blocks:
+        for block in net.blocks:
             for value in block.deviations:
-                layers.append({"net": subject.name, "layer": number, "block": block.block,
+                layers.append({"net": net.name, "layer": number, "block": block.block,
                                "deviation": value})  # fmt: skip
                 number += 1
-        by_number = {block.block: block for block in subject.blocks}
-        for at, gradient in enumerate(subject.norms.gradient):
+        by_number = {block.block: block for block in net.blocks}
+        for at, gradient in enumerate(net.norms.gradient):
             own = by_number.get(at)
-            units.append({"net": subject.name, "block": at,
+            units.append({"net": net.name, "block": at,
                           "ratio": own.ratio if own else None,
                           "keeps_shape": own.keeps_shape if own else None,
-                          "activation": subject.norms.activation[at], "gradient": gradient,
-                          "weight_gradient": subject.norms.weights[at]})  # fmt: skip
+                          "activation": net.norms.activation[at], "gradient": gradient,
+                          "weight_gradient": net.norms.weights[at]})  # fmt: skip
     return {"responses": layers, "blocks": units}
 
 
-def _subject_sentences(subjects: Sequence[Subject]) -> list[str]:
-    known = [(len(s.blocks), s.name, median_ratio(s.blocks)) for s in subjects]
+def _trained_sentences(nets: Sequence[Trained]) -> list[str]:
+    known = [(len(s.blocks), s.name, median_ratio(s.blocks)) for s in nets]
     known = sorted(one for one in known if math.isfinite(one[2]))
     if not known:
         return ["The trained nets have no residual blocks whose change could be measured."]

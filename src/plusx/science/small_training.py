@@ -167,7 +167,8 @@ def train(net: nn.Module, data: SmallImages, course: Course) -> Curve:
     curve, losses = _begin(net, optimizer, course.checkpoint), list[Tensor]()
     first = curve.iteration[-1] if curve.iteration else 0
     per_epoch = max(1, len(data.train) // schedule.batch_size)
-    course.tick(first * schedule.batch_size)
+    if first:
+        course.tick(first * schedule.batch_size)
     course.prepare(net)
     cpu, began = time.process_time(), time.perf_counter()
     for step, (images, targets) in _steps(data, schedule, course.seed, first):

@@ -24,7 +24,7 @@ def batchnorm(
     batches: Annotated[str, typer.Option(help="Images a step.")] = "1,2,4,8,16,32",
     seeds: Annotated[str, typer.Option(help="Of each training.")] = "0,1,2",
     images: Annotated[int, typer.Option(help="Train on so many.")] = 2000,
-    epochs: Annotated[int, typer.Option(help="Of each training.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Of each training.")] = 2,
     out: Annotated[str | None, typer.Option(help="Folder [default: studies/batchnorm].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the trainings.")] = 1,
     threads: Annotated[

@@ -10,21 +10,25 @@ EXAMPLES = """\b
 Examples:
   plusx study gradients
   plusx study gradients --data cifar10/ --depths 20,56,110
-  plusx study gradients runs/photos-1 --data photos/ --no-table
-  plusx study gradients resnet20_cifar_a=r20.th resnet56_cifar_a=r56.th --data cifar10/
+  plusx study gradients runs/photos-1 --no-table
+  plusx study gradients resnet56.th --model resnet56_cifar_a --data cifar10/ --no-table
 """
 
 
 def gradients(
     nets: Annotated[
         list[str] | None,
-        typer.Argument(help="Trained nets to look at, too: runs, model folders, NAME=WEIGHTS."),
+        typer.Argument(help="Trained nets to look at, too: runs, model folders, weights files."),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="A folder, manifest, or tar file of images; may be given again [default: noise]."
+            help="A folder, manifest, or tar file of images; may be given again [default: a run's "
+            "own; noise for the table]."
         ),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
     ] = None,
     depths: Annotated[str, typer.Option(help="Layers of the table's nets, 6n + 2.")] = "20,56",
     seeds: Annotated[str, typer.Option(help="Of every net of the table.")] = "0,1,2,3,4",
@@ -62,6 +66,7 @@ def gradients(
     )
     folder = Path(out) if out else default_folder("gradients", nets[0] if nets else None)
     result = study_gradients(
-        nets or [], data or [], folder, plan=plan, table=table, crew=Crew(processes, threads)
-    )
+        nets or [], data or [], folder, models=model or [], plan=plan, table=table,
+        crew=Crew(processes, threads),
+    )  # fmt: skip
     give(result, plots(result), folder, as_json=as_json)
