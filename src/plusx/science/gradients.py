@@ -194,7 +194,7 @@ def measure_one(
         # a constant rate: a training in several parts is one training but for the momentum
         schedule = Schedule(each, 32, plan.lr, decay="steps")
         seed = 1000 * key["seed"] + point
-        curve = train(net, data, Course(schedule, Watch(each, 1), seed, tick))
+        curve = train(net, data, Course(schedule, Watch(each, 1, last=1), seed, tick))
         net.train()
         norms = measure(net, images, targets)
         if curve.diverged or not all(map(math.isfinite, norms.gradient)):

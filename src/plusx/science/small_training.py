@@ -77,11 +77,13 @@ class Watch:
 
     Attributes:
         every: iterations between two points of the curve; the last one is always a point.
-        images: training and test images of a point, each; the last point takes all.
+        images: training and test images of a point, each.
+        last: the same of the last point; None takes all.
     """
 
     every: int
     images: int = 1000
+    last: int | None = None
 
 
 @dataclass
@@ -187,7 +189,8 @@ def train(net: nn.Module, data: SmallImages, course: Course) -> Curve:
         mean = float(torch.stack(losses).mean())
         losses.clear()
         seconds = time.perf_counter() - began
-        _look(net, data if last else data.at_most(watch.images, watch.images), curve)
+        seen = watch.last if last else watch.images
+        _look(net, data.at_most(seen, seen), curve)
         curve.add(step + 1, (step + 1) / per_epoch, seconds, mean)
         curve.cpu_seconds += time.process_time() - cpu
         if curve.diverged or last:
