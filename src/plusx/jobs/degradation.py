@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plusx.data import Preprocessing
+from plusx.errors import UsageError
 from plusx.jobs.study_pieces import Crew, Pieces, work_off
 from plusx.jobs.talk import Talk
 from plusx.runtime import resolve_device
@@ -22,6 +23,12 @@ from plusx.science.ledger import Key
 from plusx.science.result import Result
 from plusx.science.small_training import Course, Schedule, Watch, seeded, train
 from plusx.weights import save_artifact
+
+PACE = 12_000
+"""Layers times images that a core trains in a second (ResNet-20 and -56, bfloat16, Zen 4)."""
+
+LONG_S = 86_400
+"""Longer than this is not begun unasked."""
 
 MEASURED = 4
 """Steps of each net that an estimate times."""
@@ -78,15 +85,28 @@ def study_degradation(
     plan: Plan = degradation.LAPTOP,
     crew: Crew | None = None,
     device: str = "cpu",
+    force: bool = False,
     talk: Talk | None = None,
 ) -> Result:
     """Train what the plan says; trainings that are finished below ``folder`` are not repeated.
 
+    Args:
+        data: see ``plusx.science.cifar.load_small_images``.
+        folder: for everything that is kept.
+        plan: what is trained.
+        crew: who works.
+        device: where.
+        force: begin on a CPU what would take it days.
+        talk: progress.
+
     Raises:
+        UsageError: it would take a CPU days, or there is no such device.
         DataError: the images cannot be used.
         ArtifactError: something in ``folder`` is damaged or cannot be written.
     """
-    resolve_device(device)
+    crew = crew or Crew()
+    if resolve_device(device).type == "cpu" and not force:
+        _refuse_days(plan, crew)
     sources = tuple(os.fspath(source) for source in data)
     trainer = Trainer(plan, sources, folder, device)
     classes = trainer.data().classes
@@ -95,8 +115,19 @@ def study_degradation(
     common = {k: v for k, v in plan.to_dict().items() if k != "seeds"}
     common |= {"data": list(sources), "study": "degradation"}
     pieces = Pieces(common, keys, [degradation.cost(plan, key) for key in keys], label, trainer)
-    values = work_off(pieces, folder / "pieces", crew or Crew(), talk or Talk())
+    values = work_off(pieces, folder / "pieces", crew, talk or Talk())
     return result(plan, values, classes)
+
+
+def _refuse_days(plan: Plan, crew: Crew) -> None:
+    total = sum(degradation.cost(plan, key) for key in degradation.keys(plan))
+    seconds = total / (PACE * crew.processes * crew.threads_each())
+    if seconds > LONG_S:
+        raise UsageError(
+            f"--preset {plan.preset} with depths {', '.join(map(str, plan.depths))} would take "
+            f"about {seconds / LONG_S:.0f} days on this CPU; give --device cuda, fewer --depths, "
+            "--seeds or --iterations, or --force"
+        )
 
 
 def estimate_degradation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from plusx.model import ResNet
 from plusx.science import degradation
 from plusx.science.cifar import SmallImages
 from plusx.science.degradation import Plan, pad, plan_of, spec_of, train_one
+from plusx.science.degradation_plot import plot
 from plusx.science.degradation_result import result
 from plusx.science.small_training import Course, Schedule, Watch, seeded, train
 
@@ -129,7 +131,7 @@ def test_the_recipes_are_the_papers_and_a_share_of_them() -> None:
 
 
 def value(error: float, *, diverged: bool = False, padded: dict[str, Any] | None = None) -> Any:
-    columns = {name: [error] for name in ("iteration", "epoch", "seconds", "loss")}
+    columns = {name: [1.0] for name in ("iteration", "epoch", "seconds", "loss")}
     errors = {"train_error": [error], "test_error": [error]}
     curve = columns | errors | {"cpu_seconds": 1.0, "diverged": diverged}
     return {"curve": curve, "parameters": 1, "padded": padded or {}}
@@ -156,6 +158,10 @@ def test_the_finding_says_what_the_numbers_say() -> None:
     assert "1 of 8 trainings diverged" in found.finding
     row = next(r for r in found.tables["summary"] if (r["kind"], r["depth"]) == ("plain", 14))
     assert (row["seeds"], row["diverged"]) == (1, 1)
+    lost = result(PLAN, [value(math.nan, diverged=True)] * 8, ("a", "b"))
+    assert "no pair of depths was trained to the end" in lost.finding
+    assert "8 of 8 trainings diverged" in lost.finding
+    assert len(plot(lost).axes) == 3  # drawn all the same
 
 
 def test_a_training_that_blows_up_is_counted(few_images: SmallImages) -> None:
@@ -191,4 +197,6 @@ def test_the_command_trains_keeps_and_does_not_repeat(
     assert again.out == said.out
     assert "about" in command(*asked, "--estimate").out
     assert "--seeds '0,x' must be whole numbers" in command(*asked, "--seeds", "0,x").error
+    days = command(*asked, "--preset", "paper", "--iterations", "64000", "--depths", "1202")
+    assert "days on this CPU; give --device cuda" in days.error
     assert "--processes 0 must be at least 1" in command(*asked, "--processes", "0").error

@@ -43,6 +43,7 @@ def degradation(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda[:N] or mps.")] = "cpu",
     estimate: Annotated[bool, typer.Option("--estimate", help="Only tell the time.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where it takes days.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Plain and residual nets of several depths, trained alike from paired seeds: do deeper nets
@@ -71,5 +72,5 @@ def degradation(
         typer.echo(f"about {wording.duration(seconds)} on this machine as it is now")
         return
     folder = Path(out) if out else default_folder("degradation", None)
-    result = study_degradation(data, folder, plan=plan, crew=crew, device=device)
+    result = study_degradation(data, folder, plan=plan, crew=crew, device=device, force=force)
     give(result, {"degradation": plot(result)}, folder, as_json=as_json)
