@@ -134,8 +134,9 @@ def _table_sentence(plan: GradientPlan, rows: Sequence[Row]) -> str:
              if (row["shortcut"], row["norm"]) == ("plain", "batch")]  # fmt: skip
     about = ""
     if plain and "vanishes" not in plain:
-        about = " Plain nets with BatchNorm do not vanish here, as He et al. say of theirs" + (
-            ": they grow." if "explodes" in plain else "."
+        about = (
+            " Gradients of plain nets with BatchNorm do not vanish here, as He et al. say of theirs"
+            + (": they grow." if "explodes" in plain else ".")
         )
     return (
         f"From the last block to the first, the gradient at initialisation ({deep} layers, "
