@@ -246,7 +246,7 @@ def main() -> None:
     photos = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     photos = photos[:: max(1, len(photos) // 256)][:256]
     print(f"{platform.machine()}, {os.cpu_count()} cores, "
-          f"{len(photos)} photographs, {args.rounds} rounds of {args.seconds:g} s each")  # fmt: skip
+          f"{len(photos)} photographs, {args.rounds} x {args.seconds:g} s")  # fmt: skip
     with TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         subprocess.run([sys.executable, "-m", "plusx", "import", args.weights, "--out", run],

@@ -28,7 +28,7 @@ from plusx.jobs.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = ("train", "predict", "evaluate", "import", "scan", "compare", "bench", "choose")
 
 NETWORK = "resnet14_cifar_a"
@@ -47,6 +47,12 @@ QUICK = ["--epochs", "1", "--threads", "1"]
 """Added to every ``plusx train``; of an option given twice the last counts."""
 SHORT = [*QUICK, "--budget", "1x1", "--seeds", "1", "--image-size", "32", "--shift-images", "2"]
 """The same for ``plusx compare DATA --with``."""
+STUDY = {
+    "degradation": ["--depths", "8,14", "--seeds", "0", "--iterations", "2"],
+    "gradients": ["--depths", "8", "--seeds", "0", "--images", "4", "--steps", "3"],
+    "batchnorm": ["--batches", "8,16", "--seeds", "0", "--epochs", "1"],
+}
+"""The same for every ``plusx study NAME``."""
 PYTHON = {
     'plusx.train("photos/")': f'plusx.train("photos/", weights="{BACKBONE}", epochs=1)',
     'plusx.bench("resnet18", ': f'plusx.bench("{NETWORK}", seconds=0.02, ',
@@ -107,6 +113,8 @@ def smoke(words: list[str]) -> list[str]:
         return [*words, "--seconds", "0.02", "--models", f"plusx_small,backbone={BACKBONE}"]
     if words[1] == "compare" and "--with" in words:
         return words + SHORT + (["--weights", BACKBONE] if "--weights" not in words else [])
+    if words[1] == "study":
+        return [*words, *STUDY.get(words[2], []), "--threads", "1"]
     if words[1] != "train" or "--resume" in words:
         return words
     extra = list(QUICK)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import typer
 
+from plusx.cli.studies import batchnorm, degradation, gradients
+
 study = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -15,7 +17,23 @@ study = typer.Typer(
     epilog="plusx study NAME --help has examples",
 )
 
-STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {}
+STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
+    "degradation": (
+        degradation.degradation,
+        "Do deeper nets train worse without shortcuts?",
+        degradation.EXAMPLES,
+    ),
+    "batchnorm": (
+        batchnorm.batchnorm,
+        "How many images a step does BatchNorm need?",
+        batchnorm.EXAMPLES,
+    ),
+    "gradients": (
+        gradients.gradients,
+        "Which nets' gradients vanish, explode, stay level?",
+        gradients.EXAMPLES,
+    ),
+}
 """Each study: what runs, one line of help, examples."""
 
 for _name, (_run, _help, _examples) in STUDIES.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +40,10 @@ def keep(result: Result, figures: Mapping[str, Figure], folder: Path) -> list[Pa
             "finding": result.finding,
             "notes": list(result.notes),
             "settings": dict(result.settings),
-            "tables": {name: [dict(row) for row in rows] for name, rows in result.tables.items()},
+            "tables": {
+                name: [{key: _known(value) for key, value in row.items()} for row in rows]
+                for name, rows in result.tables.items()
+            },
         },
     )
     for name, rows in result.tables.items():
@@ -64,6 +68,11 @@ def default_folder(study: str, subject: str | os.PathLike[str] | None) -> Path:
     if run is not None and (run / "config.toml").is_file():
         return run / "studies" / study
     return Path("studies") / study
+
+
+def _known(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null there, spelled out in the CSV."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv(rows: Sequence[Row]) -> str:
