@@ -22,6 +22,7 @@ from plusx.cli import (
     push,
     report,
     scan,
+    study,
     train,
 )
 from plusx.errors import PlusxError
@@ -61,6 +62,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
 
 for _name, (_run, _help, _examples) in VERBS.items():
     app.command(_name, short_help=_help, epilog=_examples)(_run)
+app.add_typer(study.study, name="study", short_help="Why residual networks work, measured.")
 
 
 def _version(wanted: bool) -> None:

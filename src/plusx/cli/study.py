@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import typer
 
+from plusx.cli.studies import lesion
+
 study = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -15,7 +17,9 @@ study = typer.Typer(
     epilog="plusx study NAME --help has examples",
 )
 
-STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {}
+STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
+    "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
+}
 """Each study: what runs, one line of help, examples."""
 
 for _name, (_run, _help, _examples) in STUDIES.items():

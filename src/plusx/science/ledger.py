@@ -64,8 +64,8 @@ class Ledger:
     ) -> list[Any]:
         """The value of every key, doing those that are not finished; ``tick`` counts all pieces.
 
-        A piece that another process is at work on is left to it until the last; what is then
-        still missing is done here, too (the other may have died on another machine).
+        A piece that another process is at work on is left to it, and waited for at the end; where
+        the other died meanwhile, it is done here.
         """
         waiting: list[Key] = []
         for key in keys:
@@ -78,8 +78,9 @@ class Ledger:
                         self.put(key, do(key))
             tick(1)
         for key in waiting:
-            if self.get(key) is None:
-                self.put(key, do(key))
+            with self._locked(key, wait=True):
+                if self.get(key) is None:
+                    self.put(key, do(key))
             tick(1)
         return [self.get(key) for key in keys]
 
@@ -88,14 +89,14 @@ class Ledger:
         return self.folder / (hashlib.sha256(named.encode()).hexdigest()[:24] + ending)
 
     @contextmanager
-    def _locked(self, key: Key) -> Iterator[bool]:
+    def _locked(self, key: Key, *, wait: bool = False) -> Iterator[bool]:
         """Whether this process holds the piece; a lock goes with the process that held it."""
         import fcntl
 
         handle = os.open(self._path(key, ".lock"), os.O_CREAT | os.O_RDWR)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return

@@ -6,8 +6,10 @@ the very same pixels.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +79,31 @@ class Images:
     def settings(self) -> dict[str, object]:
         """What a result says of them."""
         return {"data": self.source, "split": self.split, "images": len(self), "bad": self.bad}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where a net and its images are: what another process needs to open them as well.
+
+    Attributes:
+        what, model: see ``open_subject``.
+        data, limit, split, seed: see ``read_images``.
+    """
+
+    what: str
+    model: str | None
+    data: str
+    limit: int | None = None
+    split: str | None = None
+    seed: int = 0
+
+
+@functools.lru_cache(maxsize=4)
+def opened(asked: Asked) -> tuple[Subject, Images]:
+    """The net and its images; a process opens them once."""
+    subject = open_subject(asked.what, model=asked.model, seed=asked.seed)
+    images = read_images(asked.data, subject, limit=asked.limit, split=asked.split, seed=asked.seed)
+    return subject, images
 
 
 def open_subject(what: PathLike, *, model: str | None = None, seed: int = 0) -> Subject:
@@ -162,6 +189,15 @@ def read_images(
     )
 
 
+def identity(subject: Subject, images: Images) -> dict[str, str]:
+    """What names the net and the images by content, for a ledger's keys."""
+    state = subject.model.state_dict()
+    return {
+        "net": _digest([state[name] for name in sorted(state)]),
+        "images": _digest([images.images, images.targets]),
+    }
+
+
 def subset(images: Images, n: int) -> Images:
     """The first ``n`` of them."""
     return replace(images, images=images.images[:n], targets=images.targets[:n])
@@ -193,3 +229,11 @@ def _samples(data: PathLike, subject: Subject, split: str | None) -> tuple[list[
 def _still(model: nn.Module) -> Classifier:
     assert isinstance(model, Classifier)
     return model.eval().requires_grad_(False).float()
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(str(tuple(tensor.shape)).encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return found.hexdigest()[:32]
