@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import lesion
+from plusx.cli.studies import landscape, lesion
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ study = typer.Typer(
 )
 
 STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
+    "landscape": (landscape.landscape, "The loss about a trained net.", landscape.EXAMPLES),
     "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
 }
 """Each study: what runs, one line of help, examples."""
