@@ -61,7 +61,7 @@ def summary(
     arrays: dict[str, Array] = {}
     for at, one in enumerate(surfaces):
         points += _points(one)
-        sharpness.append(_sharpness(one, maps.get(at), grid.seed))
+        sharpness.append(_sharpness(one, maps.get(at)))
         arrays |= {f"xs_{at}": one.xs, f"ys_{at}": one.ys, f"loss_{at}": one.loss,
                    f"spread_{at}": one.spread, f"error_{at}": one.error}  # fmt: skip
         if one.path is not None:
@@ -95,9 +95,9 @@ def _points(one: Surface) -> list[Row]:
     ]  # fmt: skip
 
 
-def _sharpness(one: Surface, found: Map | None, seed: int) -> dict[str, Any]:
+def _sharpness(one: Surface, found: Map | None) -> dict[str, Any]:
     width, at_least = basin(one, RISE)
-    low, high = width_interval(one, RISE, seed=seed)
+    low, high = width_interval(one, RISE)
     middle = (int(np.abs(one.ys).argmin()), int(np.abs(one.xs).argmin()))
     finite = np.isfinite(one.loss)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from plusx.science.result import Result, Row
@@ -70,7 +71,7 @@ def _cloud(panel: Axes, rows: Sequence[Row], across: str, look: Mapping[str, Any
     by: dict[float, list[float]] = {}
     for row in rows:
         by.setdefault(row[across], []).append(row["error"])
-    medians = [(at, sorted(found)[len(found) // 2]) for at, found in sorted(by.items())]
+    medians = [(at, median(found)) for at, found in sorted(by.items())]
     if across == "removed" and medians:
         panel.plot([at for at, _ in medians], [m for _, m in medians],
                    color=look["color"], linewidth=1)  # fmt: skip

@@ -146,16 +146,16 @@ def read_images(
     seed: int = 0,
     tick: Tick | None = None,
 ) -> Images:
-    """Read labelled images as that network wants them; classes are matched by name where it has
-    names, else by their order.
+    """Read labelled images as that network wants them, in random order, so that the first few of
+    them are of all classes. Classes are matched by name where it has names, else by their order.
 
     Args:
         data: what ``read_listing`` takes.
         subject: whose preprocessing and classes.
-        limit: at most so many, drawn at random, the same for the same seed.
+        limit: at most so many; with the same seed they are the first of those of a larger number.
         split: ``train``, ``val``, ``test`` or ``all``; by default ``test`` where the data has
             one, else ``val``, else all.
-        seed: of the draw.
+        seed: of the order.
         tick: called with the number of images read since.
 
     Raises:
@@ -165,9 +165,8 @@ def read_images(
     if limit is not None and limit < 1:
         raise UsageError(f"--images {limit} must be at least 1")
     samples, chosen = _samples(data, subject, split)
-    if limit is not None and limit < len(samples):
-        order = np.random.default_rng(seed).permutation(len(samples))[:limit]
-        samples = [samples[at] for at in sorted(order)]
+    order = np.random.default_rng(seed).permutation(len(samples))[:limit]
+    samples = [samples[at] for at in order]
     targets = np.array([sample.target for sample in samples], np.int64)
     batches, index, bad = [], [], 0
     reader = plain_reader(subject.preprocessing)
