@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from torch.nn import functional
 
 from plusx.errors import UsageError
+from plusx.model.surgery import drop_blocks
 from plusx.science import paths
 from plusx.science.paths import Sampling
 from plusx.science.paths_gradient import Tape
+from plusx.science.paths_training import Training, run_some, train_effective
 
 NETS = [{}, {"order": "pre"}, {"shortcut": "conv"}, {"order": "pre", "shortcut": "conv"}]
 
@@ -94,3 +97,29 @@ def test_a_plain_net_has_no_choice_of_paths(small, noise):
     images = noise(2)
     with pytest.raises(UsageError, match=r"4 of its 4 blocks have no shortcut"):
         Tape(small(shortcut="none").model, images.images, images.targets)
+
+
+def test_training_effective_paths_moves_what_was_run_alone(small, noise):
+    subject, images = small(), noise(40)
+    shade = images.targets[:, None, None, None] - 1.0  # something to learn
+    images = replace(images, images=images.images + shade)
+    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    how = Training(steps=60, lr=0.1, batch=40)
+    found = train_effective(subject, images, images, lengths=(1, 2), how=how)
+    assert found == train_effective(subject, images, images, lengths=(1, 2), how=how)
+    with torch.no_grad():
+        wrong = subject.model(images.images).argmax(1) != images.targets
+    assert found.before == pytest.approx(float(wrong.float().mean()))
+    assert found.everything < found.before  # it learns to tell bright from dark
+    for name, value in subject.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    with pytest.raises(UsageError, match="lengths 3 to 9 are not within 0 to 4"):
+        train_effective(subject, images, images, lengths=(3, 9))
+
+
+def test_blocks_left_out_are_their_shortcuts(small, noise):
+    subject, images = small(depths=[3, 2]), noise(3)
+    with torch.no_grad():
+        found = run_some(subject.model, images.images, {0, 2, 3, 4})
+        slim = drop_blocks(subject.model, [1])(images.images)
+    torch.testing.assert_close(found, slim)

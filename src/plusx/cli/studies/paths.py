@@ -11,6 +11,7 @@ Examples:
   plusx study paths runs/photos-1
   plusx study paths resnet56.th --model resnet56_cifar_a --data cifar10/ --estimate
   plusx study paths resnet110.th --model resnet110_cifar_a --data cifar10/ --draws 50
+  plusx study paths runs/photos-1 --train 200
 """
 
 
@@ -25,6 +26,9 @@ def paths(
     ] = None,
     images: Annotated[int, typer.Option(help="Images whose gradients are measured.")] = 64,
     draws: Annotated[int, typer.Option(help="Paths of each length.")] = 20,
+    train: Annotated[
+        int, typer.Option(help="Also train the effective paths alone for so many steps.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of images and paths.")] = 0,
     out: Annotated[str | None, typer.Option(help="Folder [default: RUN/studies/paths].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the lengths.")] = 1,
@@ -57,5 +61,5 @@ def paths(
         typer.echo(f"about {wording.duration(seconds)} on this machine as it is now")
         return
     folder = Path(out) if out else default_folder("paths", net)
-    result = study_paths(asked, folder, sampling=sampling, crew=crew)
+    result = study_paths(asked, folder, sampling=sampling, train=train, crew=crew)
     give(result, draw(result), folder, as_json=as_json)
