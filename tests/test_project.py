@@ -23,7 +23,12 @@ else:
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "plusx"
 
-IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "typing-extensions": "typing_extensions"}
+IMPORTED_AS = {
+    "curvlinops-for-pytorch": "curvlinops",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "typing-extensions": "typing_extensions",
+}
 """Name on the package index -> name in an import, where they differ in more than - and _."""
 UNSEEN = {"tensorboard", "pylibjpeg", "pylibjpeg_openjpeg", "python_gdcm"}
 """Declared, though never imported: torch needs the first to write TensorBoard events, pydicom finds
@@ -58,7 +63,7 @@ def test_every_import_is_declared_and_every_dependency_is_imported(
     project: dict[str, dict],
 ) -> None:
     declared = [*project["project"]["dependencies"]]
-    for extra in ("parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm"):
+    for extra in ("parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm", "science"):
         # more extras: one a line, sorted, as soon as the package imports them
         declared += project["project"]["optional-dependencies"][extra]
     names = {requirement_name(text) for text in declared}
