@@ -93,14 +93,27 @@ class Ledger:
         """Whether this process holds the piece; a lock goes with the process that held it."""
         import fcntl
 
-        handle = os.open(self._path(key, ".lock"), os.O_CREAT | os.O_RDWR)
-        try:
+        path = self._path(key, ".lock")
+        while True:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
+                os.close(handle)  # the file stays: it is the other's lock
                 yield False
                 return
+            if _is_file(handle, path):
+                break
+            os.close(handle)  # what was waited for is gone, and with it its lock
+        try:
             yield True
         finally:
+            path.unlink(missing_ok=True)
             os.close(handle)
-            self._path(key, ".lock").unlink(missing_ok=True)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
