@@ -23,11 +23,23 @@ else:
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "plusx"
 
-IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "typing-extensions": "typing_extensions"}
+IMPORTED_AS = {
+    "curvlinops-for-pytorch": "curvlinops",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "typing-extensions": "typing_extensions",
+}
 """Name on the package index -> name in an import, where they differ in more than - and _."""
-UNSEEN = {"onnxscript", "tensorboard", "pylibjpeg", "pylibjpeg_openjpeg", "python_gdcm"}
-"""Declared, though never imported: torch needs the first two, for ONNX and TensorBoard events;
-pydicom finds the others by itself."""
+UNSEEN = {
+    "onnxscript",
+    "python_multipart",
+    "tensorboard",
+    "pylibjpeg",
+    "pylibjpeg_openjpeg",
+    "python_gdcm",
+}
+"""Declared, though never imported: torch needs onnxscript and TensorBoard, starlette multipart,
+pydicom the others."""
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import batchnorm, degradation, gradients
+from plusx.cli.studies import batchnorm, degradation, gradients, landscape, lesion, paths
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,9 @@ STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
         "Which nets' gradients vanish, explode, stay level?",
         gradients.EXAMPLES,
     ),
+    "landscape": (landscape.landscape, "The loss about a trained net.", landscape.EXAMPLES),
+    "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
+    "paths": (paths.paths, "Paths by length, and their gradients.", paths.EXAMPLES),
 }
 """Each study: what runs, one line of help, examples."""
 
