@@ -14,7 +14,7 @@ from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch, History
-from plusx.fit.loop import Hardware, copy_state, make_optimizer, train_network
+from plusx.fit.loop import Hardware, Keeping, copy_state, make_optimizer, train_network
 from plusx.fit.recipe import Recipe, default_epochs, default_lr
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
@@ -38,11 +38,15 @@ class Points:
         self.images, self._size = n, batch_size
         self.epochs: list[int] = []
 
-    def shuffled(self, epoch: int):  # type: ignore[no-untyped-def]
+    @property
+    def steps(self) -> int:
+        return self.images // self._size
+
+    def shuffled(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
         self.epochs.append(epoch)
-        order = np.random.default_rng(epoch).permutation(self.images)
-        for start in range(0, self.images, self._size):
-            rows = order[start : start + self._size]
+        order = np.random.default_rng(epoch).permutation(self.images)[start * self._size :]
+        for at in range(0, len(order), self._size):
+            rows = order[at : at + self._size]
             yield (self.x[rows],), self.y[rows], rows
 
     def ordered(self):  # type: ignore[no-untyped-def]
@@ -57,12 +61,14 @@ class Points:
         )
 
 
-def go(folder: Path, net: nn.Module, epochs: int = 3, **changes: object) -> tuple[list, Choice]:
+def go(
+    folder: Path, net: nn.Module, epochs: int = 3, keeping: dict | None = None, **changes: object
+) -> tuple[list, Choice]:
     train, val = Points(16), Points(12)
     choice = Choice(val.validation(), seed=0)
     rows = train_network(
         net, train, val, recipe=recipe(epochs=epochs, **changes), hardware=CPU, choice=choice,
-        criterion=make_criterion("single"), folder=folder,
+        criterion=make_criterion("single"), keeping=Keeping(folder, **(keeping or {})),
     )  # fmt: skip
     return rows, choice
 
@@ -110,7 +116,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path: Path) 
         train_network(
             stopped, Points(16), val, recipe=recipe(epochs=6), hardware=CPU,
             criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
-            folder=tmp_path / "parts", tick=stop,
+            keeping=Keeping(tmp_path / "parts", tick=stop),
         )  # fmt: skip
     resumed = linear()
     again, chosen_again = go(tmp_path / "parts", resumed, epochs=6)
@@ -130,7 +136,7 @@ def test_a_checkpoint_of_other_validation_images_is_refused(tmp_path: Path) -> N
         train_network(
             linear(), Points(16), val, recipe=recipe(), hardware=CPU,
             criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
-            folder=tmp_path,
+            keeping=Keeping(tmp_path),
         )  # fmt: skip
 
 
