@@ -10,7 +10,8 @@
     │   ├── HubUnreachable      the hub cannot be reached and nothing is cached
     │   └── WeightsMismatch     weights that do not fit the network; lists what is off
     ├── ArtifactError           a model folder or run that cannot be read or written
-    └── Diverged                a training whose loss or answers are no longer finite
+    ├── Diverged                a training whose loss or answers are no longer finite
+    └── ProcessLost             another process of the same training ended
 
 Every text names the argument or file, says what is wrong and what to do.
 """
@@ -19,7 +20,14 @@ from __future__ import annotations
 
 
 class PlusxError(Exception):
-    """Base of every error that plusx raises on purpose."""
+    """Base of every error that plusx raises on purpose.
+
+    Attributes:
+        said_elsewhere: whether another process of the same training tells the user already; None
+            where processes don't know of each other.
+    """
+
+    said_elsewhere: bool | None = None
 
 
 class UsageError(PlusxError, ValueError):
@@ -72,3 +80,7 @@ class ArtifactError(PlusxError):
 
 class Diverged(PlusxError):
     """A training whose loss or answers are no longer finite."""
+
+
+class ProcessLost(PlusxError):
+    """Another process of the same training ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import sys
 from dataclasses import dataclass
@@ -21,10 +22,19 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class World:
-    """Which process this is among how many (as ``torchrun`` states it)."""
+    """Which process this is among how many (as ``torchrun`` states it).
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of processes.
+        local_rank: among those of this machine.
+        local_size: number of those.
+    """
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -38,24 +48,39 @@ def world() -> World:
     Raises:
         UsageError: a variable is no whole number.
     """
-    found = {"RANK": os.environ.get("RANK", "0"), "WORLD_SIZE": os.environ.get("WORLD_SIZE", "1")}
+    usual = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    found = {name: os.environ.get(name, value) for name, value in usual.items()}
     for name, text in found.items():
         if not (text.isascii() and text.isdigit()):
             raise UsageError(
                 f"environment variable {name}={text!r} must be a whole number; unset it for one "
                 "process"
             )
-    return World(int(found["RANK"]), int(found["WORLD_SIZE"]))
+    size = int(found["WORLD_SIZE"])
+    if size <= 1:
+        return World()
+    local = int(found["LOCAL_RANK"]), int(found["LOCAL_WORLD_SIZE"])
+    return World(int(found["RANK"]), size, *local)
+
+
+def has_launcher() -> bool:
+    """Whether the environment says where the processes of a training meet, as torchrun sets it."""
+    return "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
 
 
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn ``auto | cpu | cuda[:i] | mps`` into a device that is really there.
+
+    Of several processes on one machine each takes a GPU of its own.
 
     Raises:
         UsageError: the device is unknown or absent.
     """
     import torch
 
+    here = world()
+    if here.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{here.local_rank}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -128,6 +153,17 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name; its kind decides on the last bits of what torch computes."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # another system than Linux
+        pass
+    return platform.processor() or platform.machine()
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from plusx.errors import ArtifactError, DataError, PlusxError, UsageError
+from plusx.errors import ArtifactError, DataError, Diverged, PlusxError, UsageError
 from plusx.evaluate import Predictions
 from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch, History
+from plusx.fit.kept import Keeping
 from plusx.fit.loop import Hardware, copy_state, make_optimizer, train_network
 from plusx.fit.recipe import Recipe, default_epochs, default_lr
+from plusx.fit.state import Generators
+from plusx.fit.stop import Stop
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
@@ -38,11 +42,15 @@ class Points:
         self.images, self._size = n, batch_size
         self.epochs: list[int] = []
 
-    def shuffled(self, epoch: int):  # type: ignore[no-untyped-def]
+    @property
+    def steps(self) -> int:
+        return self.images // self._size
+
+    def shuffled(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
         self.epochs.append(epoch)
-        order = np.random.default_rng(epoch).permutation(self.images)
-        for start in range(0, self.images, self._size):
-            rows = order[start : start + self._size]
+        order = np.random.default_rng(epoch).permutation(self.images)[start * self._size :]
+        for at in range(0, len(order), self._size):
+            rows = order[at : at + self._size]
             yield (self.x[rows],), self.y[rows], rows
 
     def ordered(self):  # type: ignore[no-untyped-def]
@@ -57,12 +65,14 @@ class Points:
         )
 
 
-def go(folder: Path, net: nn.Module, epochs: int = 3, **changes: object) -> tuple[list, Choice]:
+def go(
+    folder: Path, net: nn.Module, epochs: int = 3, keeping: dict | None = None, **changes: object
+) -> tuple[list, Choice]:
     train, val = Points(16), Points(12)
     choice = Choice(val.validation(), seed=0)
     rows = train_network(
         net, train, val, recipe=recipe(epochs=epochs, **changes), hardware=CPU, choice=choice,
-        criterion=make_criterion("single"), folder=folder,
+        criterion=make_criterion("single"), keeping=Keeping(folder, **(keeping or {})),
     )  # fmt: skip
     return rows, choice
 
@@ -110,7 +120,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(tmp_path: Path) 
         train_network(
             stopped, Points(16), val, recipe=recipe(epochs=6), hardware=CPU,
             criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
-            folder=tmp_path / "parts", tick=stop,
+            keeping=Keeping(tmp_path / "parts", tick=stop),
         )  # fmt: skip
     resumed = linear()
     again, chosen_again = go(tmp_path / "parts", resumed, epochs=6)
@@ -130,7 +140,7 @@ def test_a_checkpoint_of_other_validation_images_is_refused(tmp_path: Path) -> N
         train_network(
             linear(), Points(16), val, recipe=recipe(), hardware=CPU,
             criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
-            folder=tmp_path,
+            keeping=Keeping(tmp_path),
         )  # fmt: skip
 
 
@@ -242,3 +252,159 @@ def test_history_writes_rows_at_once_and_repeats_those_before(tmp_path: Path) ->
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,train_loss,val_top1")
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1"]
+
+
+# Stopping and going on
+
+
+class Power(Exception):
+    """Fails."""
+
+
+def cut_at(number: int):  # type: ignore[no-untyped-def]
+    """A tick that fails at a step, counted over all epochs."""
+    seen = []
+
+    def tick(step: object) -> None:
+        seen.append(step)
+        if len(seen) == number:
+            raise Power
+
+    return tick
+
+
+def dropping() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2)
+    )
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 6, 11])
+def test_within_an_epoch_too_nothing_but_time_is_lost(tmp_path: Path, at: int) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole, parts = dropping(), dropping()
+    rows, _ = go(tmp_path / "whole", whole)
+    with pytest.raises(Power):
+        go(tmp_path / "parts", parts, keeping={"minutes": 0.0, "tick": cut_at(at)})
+    torch.rand(7)
+    parts = dropping()
+    again, _ = go(tmp_path / "parts", parts)
+    assert same(whole, parts)
+    assert [(r.epoch, r.train_loss, r.val_nll, r.lr) for r in again] == [
+        (r.epoch, r.train_loss, r.val_nll, r.lr) for r in rows
+    ]
+
+
+def test_asked_to_stop_it_ends_the_step_and_keeps_it(tmp_path: Path) -> None:
+    stop = Stop()
+
+    def ask(step: object) -> None:
+        stop.asked = True
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, linear(), keeping={"stop": stop, "tick": ask})
+    state = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert state is not None
+    assert (state["position"]["epoch"], state["position"]["step"]) == (1, 2)
+
+
+def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
+    generators = Generators()
+    file = tmp_path / "generators.pt"
+    save_checkpoint(file, generators.state_dict())
+    draws = []
+    for _ in range(2):
+        draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))  # noqa: NPY002
+        state = load_checkpoint(file)
+        assert state is not None
+        generators.load_state_dict(state)
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole, parts = linear(), linear()
+    go(tmp_path / "whole", whole)
+    with pytest.raises(Power):
+        go(tmp_path / "parts", parts, keeping={"minutes": 0.0, "tick": cut_at(7)})
+    last = tmp_path / "parts" / "checkpoints" / "last.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":  # killed between two renames
+        last.unlink()
+    else:
+        last.write_bytes({"cut": content[:-40], "bit": content, "empty": b""}[damage])
+    said: list[str] = []
+    parts = linear()
+    go(tmp_path / "parts", parts, keeping={"note": said.append})
+    assert same(whole, parts)
+    assert [damage != "gone"] == ["is damaged: going on from" in "".join(said)]
+
+
+def test_where_all_checkpoints_are_damaged_it_says_so(tmp_path: Path) -> None:
+    go(tmp_path, linear())
+    for file in (tmp_path / "checkpoints").glob("*.pt"):
+        file.write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="the checkpoint is damaged; remove it"):
+        go(tmp_path, linear())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    go(tmp_path, linear())
+    with pytest.raises(ArtifactError, match="the checkpoint's net does not fit"):
+        go(tmp_path, nn.Linear(2, 3))
+
+
+def test_the_best_weights_have_a_file_of_their_own(tmp_path: Path) -> None:
+    _, choice = go(tmp_path, linear(), epochs=5)
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
+    assert best is not None
+    assert (best["epoch"], best["score"]) == (choice.best.epoch, choice.best.score)
+    assert all(torch.equal(value, best["net"][name]) for name, value in choice.best.state.items())
+
+
+def test_values_that_are_not_finite_are_named_as_the_cause(tmp_path: Path) -> None:
+    class Holed(Points):
+        def shuffled(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+            for (x,), y, rows in super().shuffled(epoch, start):
+                yield (x / 0 if epoch == 2 else x,), y, rows
+
+    val = Points(12)
+    with pytest.raises(Diverged, match=r"epoch 2, step 1, .*not finite: mend .*last\.pt keeps the"):
+        train_network(
+            linear(), Holed(16), val, recipe=recipe(), hardware=CPU,
+            criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+            keeping=Keeping(tmp_path, minutes=0.0),
+        )  # fmt: skip
+    kept = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert kept is not None
+    assert all(bool(value.isfinite().all()) for value in kept["net"].values())
+
+
+def test_an_exploding_loss_ends_it(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"the loss became .* learning rate is probably too high"):
+        go(tmp_path, linear(), optimizer="sgd", lr=1e9)
+
+
+def test_a_step_without_readable_images_is_passed_over(tmp_path: Path) -> None:
+    class Holed(Points):
+        def shuffled(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+            for number, ((x,), y, rows) in enumerate(super().shuffled(epoch, start), start=start):
+                kept = slice(0, 0 if number == 1 else None)
+                yield (x[kept],), y[kept], rows[kept]
+
+    val = Points(12)
+    rows = train_network(
+        linear(), Holed(16), val, recipe=recipe(), hardware=CPU, keeping=Keeping(tmp_path),
+        criterion=make_criterion("single"), choice=Choice(val.validation(), seed=0),
+    )  # fmt: skip
+    assert all(np.isfinite(row.train_loss) for row in rows[1:])

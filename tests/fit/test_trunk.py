@@ -164,17 +164,28 @@ def test_cached_views_take_turns(tmp_path: Path) -> None:
     assert plain == list(range(n))
 
 
-def test_processes_share_an_epoch_out_without_overlap() -> None:
-    shares = [Feed(2, 1, 0, World(rank, 2)).order(8, 1) for rank in (0, 1)]
-    assert sorted(np.concatenate(shares)) == list(range(8))
-    assert [len(share) for share in shares] == [4, 4]
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_processes_share_every_step_out_without_overlap(size: int) -> None:
+    one = Feed(5, 1, 0)
+    feeds = [Feed(5, 1, 0, World(rank, size)) for rank in range(size)]
+    for n in (5, 9, 63, 65):
+        whole = one.order(n, 1).reshape(one.steps(n), 5)
+        shares = [feed.order(n, 1).reshape(feed.steps(n), feed.share) for feed in feeds]
+        for step in range(one.steps(n)):
+            assert sorted(np.concatenate([s[step] for s in shares])) == sorted(whole[step])
+        later = [feed.order(n, 1, 1) for feed in feeds]
+        assert [x.tolist() for x in later] == [s[1:].ravel().tolist() for s in shares]
 
 
-def test_processes_take_equally_many_steps() -> None:
-    for n in (5, 9, 63, 64, 127):
-        feeds = [Feed(4, 1, 0, World(rank, 2)) for rank in (0, 1)]
-        taken = [-(-len(feed.order(n, 1)) // 4) for feed in feeds]
-        assert taken == [feed.steps(n) for feed in feeds]
+@pytest.mark.parametrize("n", [1, 5, 9, 63])
+def test_processes_evaluate_every_image_once_in_the_batches_of_one(n: int) -> None:
+    batches = [list(range(at, min(n, at + 5))) for at in range(0, n, 5)]
+    for size in (1, 2, 3):
+        found = []
+        for rank in range(size):
+            mine = Feed(5, 1, 0, World(rank, size)).in_order(n).tolist()
+            found += [mine[at : at + 5] for at in range(0, len(mine), 5)]
+        assert sorted(found) == batches
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:

@@ -99,7 +99,7 @@ def test_ctrl_c_and_a_kill_lose_nothing(
         if stop == signal.SIGINT:
             assert process.returncode == 130
             assert err.splitlines()[-2:] == [
-                f"to go on from the last whole epoch: plusx train --resume {out}",
+                f"to go on: plusx train --resume {out}",
                 "interrupted",
             ]
             assert "Traceback" not in err
@@ -128,6 +128,7 @@ def test_what_cannot_be_gone_on_with_is_refused(
             plusx.resume(half)
     other = tmp_path / "other"
     shutil.copytree(finished.path, other)
+    (other / "report.html").unlink()
     config = (other / "config.toml").read_text()
     digest = read_config(other / "config.toml")["network"]["sha256"]
     (other / "config.toml").write_text(config.replace(digest, "0" * 64))
@@ -280,6 +281,8 @@ def test_smaller_steps_are_said_and_decide_on_batchnorm_anew(photos: Path) -> No
         ({"device": None}, "--device None must be a name"),
         ({"cache_gib": float("inf")}, "--cache-gib inf"),
         ({"cache_gib": float("nan")}, "--cache-gib nan"),
+        ({"checkpoint_minutes": -1.0}, "--checkpoint-minutes -1.0 must be at least 0"),
+        ({"checkpoint_minutes": "5"}, "--checkpoint-minutes '5' must be a number"),
         ({"norm": "batch"}, "--norm 'batch' is not one of"),
         ({"class_weights": "some"}, "--class-weights 'some' is not one of"),
         ({"precision": "float16"}, "--precision 'float16' is not one of"),
@@ -317,12 +320,12 @@ def test_an_environment_of_no_numbers_is_named(
         prepare(TrainOptions.of(photos, weights=str(tiny_weights)), Talk(quiet=True))
 
 
-def test_several_processes_are_refused_not_trained_apart(
+def test_several_processes_that_nothing_brought_together_are_refused(
     photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="WORLD_SIZE is 2"):
+    with pytest.raises(UsageError, match="WORLD_SIZE is 2, but MASTER_ADDR and MASTER_PORT"):
         plusx.train(photos, weights=tiny_weights, out=tmp_path / "run", talk=Talk(quiet=True))
     assert not (tmp_path / "run").exists()
 

@@ -99,7 +99,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except PlusxError as error:
-        sys.exit(_complain(str(error)))
+        sys.exit(_complain(str(error), aloud=_speaks(error)))
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         sys.exit(_complain(f"{named}{error.strerror or error}"))
@@ -110,10 +110,23 @@ def main() -> None:
         said = getattr(error, "format_message", None)
         if said is None:
             sys.exit(_out_of_memory(error))
-        sys.exit(_complain(f"{said()} (plusx {' '.join(sys.argv[1:2])} --help)"))
-    if code == 130:
+        usage = f"{said()} (plusx {' '.join(sys.argv[1:2])} --help)"
+        sys.exit(_complain(usage, aloud=_speaks()))
+    if code == 130 and _speaks():
         print("interrupted", file=sys.stderr)
     sys.exit(code)
+
+
+def _speaks(error: PlusxError | None = None) -> bool:
+    """Whether it is for this process, of several that train together, to tell the user."""
+    if error is not None and error.said_elsewhere is not None:
+        return not error.said_elsewhere
+    from plusx.runtime import world
+
+    try:
+        return world().is_main
+    except PlusxError:  # the environment is what is wrong
+        return True
 
 
 def _print_any_name() -> None:
@@ -135,7 +148,8 @@ def _out_of_memory(error: Exception) -> int:
     )
 
 
-def _complain(text: str) -> int:
+def _complain(text: str, *, aloud: bool = True) -> int:
     one_line = " ".join(text.split("\n"))
-    print(f"error: {one_line}", file=sys.stderr)
+    if aloud:
+        print(f"error: {one_line}", file=sys.stderr)
     return 2

@@ -114,6 +114,9 @@ def train(
         bool,
         typer.Option("--neighbours/--no-neighbours", help="Keep features of training images."),
     ] = True,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Between checkpoints within an epoch; each epoch ends with one.")
+    ] = 5.0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
@@ -122,17 +125,22 @@ def train(
         bool, typer.Option("--dry-run", help="Tell time, memory and disk; train nothing.")
     ] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this interrupted run.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on though data or version of plusx changed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json's content.")] = False,
 ) -> None:
     """Train a classifier on a folder of images: a probe on the frozen backbone, then fine-tuning of
     the last residual blocks; leaves a model, honest figures and a report in the run folder."""
     given: dict[str, Any] = dict(locals())
-    for name in ("data", "dry_run", "resume", "as_json"):
+    for name in ("data", "dry_run", "resume", "force", "as_json"):
         given.pop(name)
     from plusx.errors import UsageError
 
     if (data is None) == (resume is None):
         raise UsageError("give DATA to train on, or --resume RUN to go on with a run")
+    if force and resume is None:
+        raise UsageError("--force is of --resume RUN; leave it out")
     given["unfreeze"] = _unfreeze(unfreeze)
     from plusx.jobs import train as job
     from plusx.jobs.talk import Talk
@@ -144,9 +152,11 @@ def train(
         _estimate(data, given, talk, as_json)
         return
     if resume is not None:
-        run = job.resume(resume, talk=talk)
+        run = job.resume(resume, force=force, talk=talk)
     else:
         run = job.train(str(data), talk=talk, **given)
+    if not run.metrics:  # of several processes, the first one tells
+        return
     if as_json:
         print(json.dumps({"run": str(run.path), **run.metrics}, ensure_ascii=False))
         return

@@ -41,3 +41,12 @@ def make_criterion(
     if task == "single":
         return nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
     return BinaryCrossEntropy(class_weights, label_smoothing)
+
+
+def weight_of(criterion: nn.Module, targets: Tensor) -> float:
+    """How much of a step's mean loss these targets are, in proportion: the number of images, or
+    the sum of their weights where ``criterion`` divides by that."""
+    weights = getattr(criterion, "weight", None)
+    if isinstance(weights, Tensor) and targets.ndim == 1:
+        return float(weights[targets.to(weights.device)].sum())
+    return float(len(targets))

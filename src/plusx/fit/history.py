@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from plusx.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -46,32 +49,52 @@ class History:
     """Rows so far; each is written when it is added. Close it, or use it in a ``with``.
 
     Args:
-        folder: the run folder; ``history.csv`` and ``tensorboard/`` are written there.
-        rows: those of the part of the run that a resumed run need not repeat.
+        folder: the run folder; ``history.csv`` and ``tensorboard/`` are written there. None writes
+            nothing: of several processes one does.
+        rows: those that were there before.
     """
 
-    def __init__(self, folder: Path, rows: list[Epoch] | None = None) -> None:
-        self._csv = folder / "history.csv"
+    def __init__(self, folder: Path | None, rows: list[Epoch] | None = None) -> None:
+        self._csv = None if folder is None else folder / "history.csv"
         self.rows: list[Epoch] = []
-        with self._csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([field.name for field in fields(Epoch)])
-        # Imported here: it costs half a second that a probe need not pay.
-        from torch.utils.tensorboard import SummaryWriter
+        self._board: Any = None
+        if folder is not None:
+            # Imported here: it costs half a second that a probe need not pay.
+            from torch.utils.tensorboard import SummaryWriter
 
-        events = folder / "tensorboard"
-        shutil.rmtree(events, ignore_errors=True)  # of the part before: its rows come again below
-        self._board: Any = SummaryWriter(str(events), flush_secs=10)
-        for row in rows or []:
-            self.add(row)
+            events = folder / "tensorboard"
+            shutil.rmtree(events, ignore_errors=True)  # of the part before: its rows come again
+            self._board = SummaryWriter(str(events), flush_secs=10)
+        self._set(rows or [])
 
     def add(self, row: Epoch) -> None:
         """Write one epoch."""
-        self.rows.append(row)
-        with self._csv.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(asdict(row).values())
-        for name, value in asdict(row).items():
-            if name != "epoch" and value is not None:
-                self._board.add_scalar(name, value, row.epoch)
+        self._set([*self.rows, row])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows as plain data."""
+        return {"rows": [asdict(row) for row in self.rows]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse."""
+        self.rows = []
+        self._set([Epoch(**row) for row in state["rows"]])
+
+    def _set(self, rows: list[Epoch]) -> None:
+        fresh, self.rows = rows[len(self.rows) :], rows
+        if self._csv is None:
+            return
+        with (
+            replacing(self._csv) as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow([field.name for field in fields(Epoch)])
+            table.writerows(asdict(row).values() for row in rows)
+        for row in fresh:
+            for name, value in asdict(row).items():
+                if name != "epoch" and value is not None:
+                    self._board.add_scalar(name, value, row.epoch)
 
     def __enter__(self) -> History:
         return self
@@ -86,4 +109,5 @@ class History:
 
     def close(self) -> None:
         """Flush the events."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()

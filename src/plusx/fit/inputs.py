@@ -35,11 +35,13 @@ the set."""
 class Feed:
     """How a set is dealt out.
 
+    A step takes the same images whatever the number of processes: each takes its part of them.
+
     Attributes:
-        batch_size: images per step.
+        batch_size: images per step, of all processes together.
         threads: for decoding.
         seed: of order and augmentation.
-        world: which share of an epoch is this process's.
+        world: which share of a step is this process's.
     """
 
     batch_size: int
@@ -47,15 +49,29 @@ class Feed:
     seed: int
     world: World = field(default_factory=World)
 
-    def order(self, n: int, epoch: int) -> Rows:
-        """This process's positions of a shuffled epoch over n images, in ``steps(n)`` batches."""
-        world = self.world
-        order = epoch_order(n, seed=self.seed, epoch=epoch, rank=world.rank, world_size=world.size)
-        return order[: self.steps(n) * self.batch_size]
+    @property
+    def share(self) -> int:
+        """Images of a whole step that this process takes."""
+        return len(range(self.world.rank, self.batch_size, self.world.size))
+
+    def order(self, n: int, epoch: int, start: int = 0) -> Rows:
+        """This process's positions of a shuffled epoch over n images, from step ``start`` on, in
+        ``steps(n) - start`` batches of ``share``."""
+        whole = epoch_order(n, seed=self.seed, epoch=epoch)[: self.steps(n) * self.batch_size]
+        place = np.arange(len(whole)) % self.batch_size % self.world.size
+        later = np.arange(len(whole)) >= start * self.batch_size
+        mine: Rows = whole[later & (place == self.world.rank)]
+        return mine
+
+    def in_order(self, n: int) -> Rows:
+        """This process's positions of 0..n-1: whole batches in turn, so that every batch is one
+        that a single process makes."""
+        batch = np.arange(n) // self.batch_size
+        return np.flatnonzero(batch % self.world.size == self.world.rank)
 
     def steps(self, n: int) -> int:
         """Whole batches of an epoch over n images, at least one; the same for every process."""
-        return max(1, n // self.world.size // self.batch_size)
+        return max(1, n // self.batch_size)
 
 
 class Source(Protocol):
@@ -66,12 +82,18 @@ class Source(Protocol):
         """Number of images."""
         ...
 
-    def shuffled(self, epoch: int) -> Iterator[Step]:
-        """This process's share of one shuffled epoch, in whole batches if there is one."""
+    @property
+    def steps(self) -> int:
+        """Number of steps of an epoch."""
+        ...
+
+    def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
+        """This process's share of one shuffled epoch from step ``start`` on, in whole batches if
+        there is one; a step whose images cannot be read is empty."""
         ...
 
     def ordered(self) -> Iterator[Step]:
-        """Every image once, in order, without augmentation."""
+        """This process's share of all images, each once, in order, without augmentation."""
         ...
 
 
@@ -94,19 +116,25 @@ class CachedViews:
         """Number of images."""
         return len(self._targets)
 
-    def shuffled(self, epoch: int) -> Iterator[Step]:
+    @property
+    def steps(self) -> int:
         """See ``Source``."""
-        order = self._feed.order(self.images, epoch)
+        return self._feed.steps(self.images)
+
+    def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
+        """See ``Source``."""
+        order = self._feed.order(self.images, epoch, start)
         view = (epoch + order) % len(self._rows)
-        yield from self._steps(order, self._rows[view, order])
+        yield from self._steps(order, self._rows[view, order], self._feed.share)
 
     def ordered(self) -> Iterator[Step]:
         """See ``Source``."""
-        yield from self._steps(np.arange(self.images), self._rows[0])
+        order = self._feed.in_order(self.images)
+        yield from self._steps(order, self._rows[0, order], self._feed.batch_size)
 
-    def _steps(self, index: Rows, rows: Rows) -> Iterator[Step]:
-        for start in range(0, len(index), self._feed.batch_size):
-            part = slice(start, start + self._feed.batch_size)
+    def _steps(self, index: Rows, rows: Rows, size: int) -> Iterator[Step]:
+        for start in range(0, len(index), size):
+            part = slice(start, start + size)
             yield self._store.read(rows[part]), self._targets[index[part]], index[part]
 
 
@@ -147,19 +175,25 @@ class StreamedImages:
         """Number of images."""
         return len(self._samples)
 
-    def shuffled(self, epoch: int) -> Iterator[Step]:
+    @property
+    def steps(self) -> int:
         """See ``Source``."""
-        order = self._feed.order(self.images, epoch)
-        yield from self._read(order, self._augmented(epoch, order))
+        return self._feed.steps(self.images)
+
+    def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
+        """See ``Source``."""
+        order = self._feed.order(self.images, epoch, start)
+        yield from self._read(order, self._augmented(epoch, order), self._feed.share)
 
     def ordered(self) -> Iterator[Step]:
         """See ``Source``."""
-        yield from self._read(np.arange(self.images), plain_reader(self._preprocessing))
+        order = self._feed.in_order(self.images)
+        yield from self._read(order, plain_reader(self._preprocessing), self._feed.batch_size)
 
     def view(self, number: int) -> Iterator[Step]:
         """Every image once, in order, as augmented view ``number``."""
         order = np.arange(self.images)
-        yield from self._read(order, self._augmented(number, order))
+        yield from self._read(order, self._augmented(number, order), self._feed.batch_size)
 
     def _augmented(self, number: int, order: Rows) -> Callable[[Sample, int], Tensor]:
         def read(sample: Sample, place: int) -> Tensor:
@@ -169,13 +203,18 @@ class StreamedImages:
 
         return read
 
-    def _read(self, order: Rows, read: Callable[[Sample, int], Tensor]) -> Iterator[Step]:
+    def _read(
+        self, order: Rows, read: Callable[[Sample, int], Tensor], size: int
+    ) -> Iterator[Step]:
         samples = (self._samples[i] for i in order)
-        size, threads = self._feed.batch_size, self._feed.threads
+        threads, spec = self._feed.threads, self._preprocessing
         for batch in load_batches(samples, read, batch_size=size, threads=threads):
             if batch.bad:
                 self._on_bad(batch.bad)
-            if len(batch.images):
-                inputs = self._trunk(batch.images) if self._trunk else (batch.images,)
-                index = order[batch.index.numpy()]
-                yield inputs, self._targets[index], index
+            # Where none can be read: of the right shape, for the other processes of this step.
+            images = batch.images
+            if not len(images):
+                images = torch.empty(0, spec.channels, spec.size, spec.size)
+            inputs = self._trunk(images) if self._trunk else (images,)
+            index = order[batch.index.numpy()]
+            yield inputs, self._targets[index], index

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,56 +12,24 @@ from torch import Tensor, nn
 
 from plusx.errors import Diverged, PlusxError
 from plusx.evaluate.selection import figure_then_nll
-from plusx.fit.checkpoint import load_checkpoint, save_checkpoint
 from plusx.fit.choice import Choice, State
+from plusx.fit.criterion import weight_of
+from plusx.fit.distributed import Processes, joint_norms
 from plusx.fit.history import Epoch, History
 from plusx.fit.inputs import Inputs, Source
+from plusx.fit.kept import CALMER, Keeping, Kept, Step
 from plusx.fit.recipe import Recipe
+from plusx.fit.state import Generators, Part, Position, seed_step
 from plusx.model.surgery import training_mode
-
-_CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and in which precision the loop computes."""
+    """Where, in which precision and in how many processes the loop computes."""
 
     device: torch.device
     dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a progress display may show after a step; ``best`` is the best validation figure."""
-
-    epoch: int
-    images: int
-    loss: float
-    best: float
-
-
-class Progress:
-    """One epoch so far."""
-
-    def __init__(self, epoch: int, lr: float) -> None:
-        self.epoch, self.lr = epoch, lr
-        self.losses: list[float] = []
-        self.images = 0
-        self.started = time.perf_counter()
-
-    def add(self, loss: float, images: int) -> None:
-        """Count a step.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"the loss became {loss} in epoch {self.epoch} at learning rate {self.lr:g}; "
-                f"{_CALMER}"
-            )
-        self.losses.append(loss)
-        self.images += images
+    processes: Processes = field(default_factory=Processes)
 
 
 def train_network(
@@ -77,71 +41,98 @@ def train_network(
     hardware: Hardware,
     criterion: nn.Module,
     choice: Choice,
-    folder: Path,
-    tick: Callable[[Step], None] = lambda step: None,
+    keeping: Keeping,
 ) -> list[Epoch]:
     """Train what is trainable in ``net``; every epoch is a candidate for ``choice``.
+
+    Where ``keeping.folder`` holds a checkpoint, training goes on from it, to the same weights as if
+    it had never stopped.
 
     Args:
         net: takes what ``train`` and ``val`` give; parameters with ``requires_grad`` are trained.
         train: images to learn from.
         val: images that choose.
         recipe: all numbers.
-        hardware: device and precision.
+        hardware: device, precision, processes.
         criterion: logits (N, K) and targets, as the sources give them -> loss.
         choice: keeps the best; the state before the first step is its first candidate.
-        folder: the run folder: ``history.csv``, ``tensorboard/`` and ``checkpoints/last.pt``, from
-            which an interrupted run goes on.
-        tick: called after every step.
+        keeping: where, and who is told.
 
     Returns:
         The epochs; the first is the state before training.
 
     Raises:
         Diverged: the loss, or what the network answers, is not finite.
+        ArtifactError: a checkpoint cannot be written, or all are damaged.
+        KeyboardInterrupt: ``keeping.stop`` was asked; a checkpoint has been written.
     """
+    processes = hardware.processes
     net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion.to(hardware.device)
     optimizer = make_optimizer(net, recipe)
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    checkpoint = folder / "checkpoints" / "last.pt"
-    done, rows = _resume(checkpoint, net, optimizer, choice)
-    with History(folder, rows) as history:
-        if not rows:
-            history.add(_candidate(net, val, hardware, choice, Progress(0, recipe.lr)))
-        steps_per_epoch = max(1, train.images // recipe.batch_size)
-
-        for epoch in range(done + 1, recipe.epochs + 1):
-            if recipe.patience and epoch - 1 - choice.last_gain >= recipe.patience:
-                break
-            progress = Progress(epoch, recipe.lr)
+    position = Position(processes, hardware.device, recipe.lr)
+    history = History(keeping.folder if processes.world.is_main else None)
+    parts: dict[str, Part] = {  # all that a resumed training needs
+        "net": net, "optimizer": optimizer, "position": position, "choice": choice,
+        "history": history, "generators": Generators(),
+    }  # fmt: skip
+    kept = Kept(keeping, processes, parts, position, choice)
+    norms = joint_norms(net, processes) if recipe.norm == "train" else nullcontext()
+    with history, norms, keeping.stop.patiently():
+        if not kept.restore():
+            history.add(_candidate(net, val, hardware, choice, position))
+        while not _enough(recipe, position, choice):
             training_mode(net, norm_statistics=recipe.norm == "train")
-            torch.manual_seed((recipe.seed + epoch) % 2**63)  # of dropout: the same on resume
-            steps = enumerate(train.shuffled(epoch), start=(epoch - 1) * steps_per_epoch)
-            for number, (inputs, targets, _) in steps:
-                progress.lr = recipe.lr_at(number, recipe.epochs * steps_per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = progress.lr
-                logits = forward(net, inputs, hardware)
-                loss = criterion(logits.float(), targets.to(hardware.device))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, recipe.clip)
-                optimizer.step()
-                progress.add(loss.item(), len(targets))
-                tick(Step(epoch, len(targets), progress.losses[-1], choice.best.score[0]))
-            history.add(_candidate(net, val, hardware, choice, progress))
-            save_checkpoint(
-                checkpoint,
-                {
-                    "epoch": epoch,
-                    "net": net.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "choice": choice.state_dict(),
-                    "history": [vars(row) for row in history.rows],
-                },
-            )
+            for inputs, targets, _ in train.shuffled(position.epoch, position.step):
+                seed_step(recipe.seed, position.epoch, position.step, processes.world.rank)
+                done = (position.epoch - 1) * train.steps + position.step
+                position.lr = recipe.lr_at(done, recipe.epochs * train.steps)
+                counts = weight_of(criterion, targets) if processes.several else 1.0
+                asked = keeping.stop.asked, kept.due
+                images, whole, stop, save = processes.totals(len(targets), counts, *asked)
+                if images:  # else none of the step's files can be read any more
+                    logits = forward(net, inputs, hardware).float()
+                    loss = _share_of_loss(criterion, logits, targets, counts / whole)
+                    norm = _update(optimizer, loss, position.lr, recipe.clip, processes)
+                    position.add(loss, norm, int(images))
+                    if position.looks or save or stop:
+                        kept.check(inputs)
+                position.step += 1
+                if save or stop:
+                    kept.save()
+                best = choice.best.score[0]
+                keeping.tick(Step(position.epoch, int(images), position.shown, best))
+                if stop:
+                    raise KeyboardInterrupt
+            kept.check()
+            history.add(_candidate(net, val, hardware, choice, position))
+            position.next_epoch()
+            kept.save()
+    if processes.any(keeping.stop.asked):
+        raise KeyboardInterrupt
     return history.rows
+
+
+def _enough(recipe: Recipe, position: Position, choice: Choice) -> bool:
+    """Whether all epochs are done, or the last ones brought no gain."""
+    idle = position.epoch - 1 - choice.last_gain
+    return position.epoch > recipe.epochs or 0 < recipe.patience <= idle
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float, processes: Processes
+) -> Tensor:
+    """One step down the gradient of ``loss``, summed over the processes; its norm before it was
+    clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.add_up_gradients(parameters)
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    return norm
 
 
 def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
@@ -159,19 +150,31 @@ def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
     return logits
 
 
+def _share_of_loss(criterion: nn.Module, logits: Tensor, targets: Tensor, share: float) -> Tensor:
+    """This process's part of the mean loss over a step; 0 where it has none of the images."""
+    if not len(targets):
+        return logits.sum() * 0.0
+    loss: Tensor = criterion(logits, targets.to(logits.device))
+    return loss * share
+
+
 @torch.inference_mode()
 def all_logits(net: nn.Module, source: Source, hardware: Hardware) -> npt.NDArray[np.float32]:
-    """Logits (n, K) of a whole set, in evaluation mode."""
+    """Logits (n, K) of a whole set, in evaluation mode; each process computes a part of them."""
     net.eval()
-    found: npt.NDArray[np.float32] | None = None
+    parts: list[tuple[npt.NDArray[np.int64], Tensor]] = []
     for inputs, _, index in source.ordered():
-        logits = forward(net, inputs, hardware).float().cpu().numpy()
-        if found is None:
-            found = np.zeros((source.images, logits.shape[1]), dtype=np.float32)
-        found[index] = logits
-    if found is None:
+        if len(index):
+            parts.append((index, forward(net, inputs, hardware).float().cpu()))
+    here = float(parts[0][1].shape[1]) if parts else 0.0
+    having, together = hardware.processes.totals(float(bool(parts)), here)
+    if not having:
         raise PlusxError("none of the validation images can be read any more")
-    return found
+    found = torch.zeros(source.images, round(together / having))
+    for index, logits in parts:
+        found[torch.from_numpy(index)] = logits
+    hardware.processes.add_up(found)
+    return found.numpy()
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -195,36 +198,25 @@ def copy_state(net: nn.Module) -> State:
 
 
 def _candidate(
-    net: nn.Module, val: Source, hardware: Hardware, choice: Choice, progress: Progress
+    net: nn.Module, val: Source, hardware: Hardware, choice: Choice, position: Position
 ) -> Epoch:
     """Score the net as it is on validation and offer it."""
-    rate = progress.images / (time.perf_counter() - progress.started)
-    epoch, losses = progress.epoch, progress.losses
+    epoch, loss, took = position.epoch, position.loss(), position.seconds
+    if loss is None:
+        epoch = 0
     logits = all_logits(net, val, hardware)
     if not np.isfinite(logits).all():
-        raise Diverged(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
+        raise Diverged(f"the network's answers are not finite after epoch {epoch}; {CALMER}")
     name = f"epoch {epoch}" if epoch else "start"
     found = choice.offer(name, epoch, logits, lambda: copy_state(net))
     score, likelihood = figure_then_nll(found)
     return Epoch(
         epoch=epoch,
-        train_loss=float(np.mean(losses)) if losses else None,
+        train_loss=loss,
         val_top1=score if found.task == "single" else None,
         val_nll=-likelihood,
-        lr=progress.lr,
-        seconds=time.perf_counter() - progress.started,
-        images_per_s=rate if losses else None,
+        lr=position.lr,
+        seconds=position.seconds,
+        images_per_s=None if loss is None else position.images / took,
         val_map=score if found.task == "multi" else None,
     )
-
-
-def _resume(
-    checkpoint: Path, net: nn.Module, optimizer: torch.optim.Optimizer, choice: Choice
-) -> tuple[int, list[Epoch]]:
-    state = load_checkpoint(checkpoint)
-    if state is None:
-        return 0, []
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
-    choice.load_state_dict(state["choice"])
-    return int(state["epoch"]), [Epoch(**row) for row in state["history"]]

@@ -56,9 +56,17 @@ class Mixed:
         """Number of images."""
         return self._source.images
 
-    def shuffled(self, epoch: int) -> Iterator[Step]:
+    @property
+    def steps(self) -> int:
+        """Number of steps of an epoch."""
+        return self._source.steps
+
+    def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """See ``Source``; targets are (N, K) float32."""
-        for inputs, targets, index in self._source.shuffled(epoch):
+        for inputs, targets, index in self._source.shuffled(epoch, start):
+            if not len(index):  # no image of the step could be read
+                yield inputs, targets, index
+                continue
             if targets.ndim == 1:
                 targets = F.one_hot(targets, self._classes)
             # the last number keeps these draws apart from those of order and views

@@ -20,9 +20,9 @@ from plusx.jobs.bench_memory import peak_memory
 from plusx.jobs.bench_subjects import Subject, find_subject
 from plusx.jobs.bench_timing import ROUNDS, Timing, busy_note, cores_in_use, interleave
 from plusx.jobs.bench_whole import Whole, whole_way
+from plusx.jobs.origin import versions
 from plusx.jobs.run import write_json
 from plusx.jobs.talk import Talk
-from plusx.jobs.train import versions
 from plusx.jobs.wording import duration
 from plusx.runtime import cpu_count, resolve_device
 

@@ -21,9 +21,9 @@ from plusx.jobs.contest_options import ContestOptions
 from plusx.jobs.contest_page import write_page
 from plusx.jobs.contest_plan import Plan, make_plan
 from plusx.jobs.contest_run import Record, run_all
+from plusx.jobs.origin import versions
 from plusx.jobs.run import name_of, read_json, write_json, write_text
 from plusx.jobs.talk import Talk
-from plusx.jobs.train import versions
 
 PLAN, FOUND = "plan.json", "comparison.json"
 

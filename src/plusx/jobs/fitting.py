@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch
-from plusx.fit.loop import Step, copy_state, train_network
+from plusx.fit.kept import Keeping, Step
+from plusx.fit.loop import copy_state, train_network
 from plusx.fit.mix import Mixed
 from plusx.fit.probe import Head, Probe, fit_probe
 from plusx.fit.recipe import Recipe
 from plusx.fit.trunk import Rows
 from plusx.jobs.material import Material, source
+from plusx.jobs.run import read_json, write_json
 from plusx.jobs.setup import Setup, check_learnable, class_weights, resolve_norm
 from plusx.jobs.talk import Talk
 from plusx.model.classifier import Classifier
@@ -105,6 +108,9 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
     net = _trainable_part(model, setup, material)
     fitted = Fitted(model, net, probe, None, [], positions, setup.recipe, listing.task)
     start = copy_state(net)
+    kept = folder / "checkpoints" / "smaller.json"
+    setup = _as_small_as_before(setup, kept)
+    fitted.recipe = setup.recipe
     while True:
         try:
             _fine_tune(
@@ -118,10 +124,15 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
             )
             break
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or setup.recipe.batch_size == 1:
+            alone = not setup.hardware.processes.several
+            if not out_of_memory(error) or setup.recipe.batch_size == 1 or not alone:
                 raise
         setup = smaller_steps(setup, talk)
         fitted.recipe = setup.recipe
+        shutil.rmtree(kept.parent, ignore_errors=True)  # of steps of another size
+        kept.parent.mkdir()
+        changed = {"batch_size": setup.recipe.batch_size, "norm": setup.recipe.norm}
+        write_json(kept, changed)
         net.load_state_dict(start)
     assert fitted.choice is not None
     if probe is None and fitted.choice.best.epoch == 0:
@@ -131,6 +142,12 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
         )
     fitted.take(fitted.choice.best.state)
     return fitted
+
+
+def _as_small_as_before(setup: Setup, kept: Path) -> Setup:
+    """With steps as small as they became where memory ran out before a resume."""
+    changed = setup.hardware.processes.first_says(lambda: read_json(kept))
+    return replace(setup, recipe=replace(setup.recipe, **changed))
 
 
 def smaller_steps(setup: Setup, talk: Talk) -> Setup:
@@ -196,13 +213,18 @@ def _fine_tune(
             recipe=recipe,
             hardware=setup.hardware,
             choice=fitted.choice,
-            folder=folder,
             criterion=make_criterion(
                 listing.task,
                 class_weights=class_weights,
                 label_smoothing=recipe.label_smoothing,
             ),
-            tick=show,
+            keeping=Keeping(
+                folder,
+                minutes=setup.options.checkpoint_minutes,
+                stop=setup.stop,
+                tick=show,
+                note=talk.note,
+            ),
         )
 
 

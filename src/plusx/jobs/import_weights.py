@@ -13,9 +13,9 @@ import torch
 
 from plusx.errors import UsageError
 from plusx.jobs.card import model_card
+from plusx.jobs.origin import versions
 from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
-from plusx.jobs.train import versions
 from plusx.model.surgery import replace_head
 from plusx.weights import Network, Reading, architecture, create_network, save_artifact, title
 

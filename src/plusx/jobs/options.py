@@ -31,7 +31,7 @@ class TrainOptions:
         unfreeze: how many last blocks to fine-tune, or ``all``; 0 is the probe alone. By default
             2, and ``all`` where ``weights`` is ``none``.
         epochs: at most this many.
-        batch_size: images per step.
+        batch_size: images per step, of all processes together.
         optimizer: ``adamw`` or ``sgd``.
         lr: peak learning rate.
         weight_decay: of convolutions and linear layers.
@@ -67,6 +67,7 @@ class TrainOptions:
             training images called unknown, at the price of 1 in 20 of the others.
         neighbours: keep features, names and labels of the training images in the run folder, so
             that an explanation can name those nearest to an image.
+        checkpoint_minutes: between checkpoints within an epoch; each epoch ends with one as well.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
@@ -106,6 +107,7 @@ class TrainOptions:
     thumbnails: bool = True
     decide: str | None = None
     neighbours: bool = True
+    checkpoint_minutes: float = 5.0
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -122,6 +124,8 @@ class TrainOptions:
             raise UsageError(f"--val-fraction {self.val_fraction} must lie between 0 and 1")
         if not 0 <= self.cache_gib < math.inf:
             raise UsageError(f"--cache-gib {self.cache_gib} must be at least 0")
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes} must be at least 0")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UsageError(
                 f"--precision {self.precision!r} is not one of auto, float32, bfloat16 for training"
@@ -176,6 +180,7 @@ class TrainOptions:
             "mixup",
             "val_fraction",
             "cache_gib",
+            "checkpoint_minutes",
         ):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,6 +16,7 @@ import tomli_w
 from plusx.atomic import replacing
 from plusx.data.manifest import is_manifest
 from plusx.errors import ArtifactError, UsageError
+from plusx.jobs.lock import held
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,6 +51,14 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def of_other_process(cls, path: PathLike) -> Run:
+        """The run that the first of several processes is still making, perhaps on another machine:
+        its folder alone."""
+        run = cls.__new__(cls)
+        run.path, run.metrics, run._predictor = Path(path), {}, None
+        return run
 
     @property
     def model_path(self) -> Path:
@@ -104,14 +113,15 @@ def load(path: PathLike) -> Run:
 def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> Iterator[Path]:
     """The folder of a new run; an existing one is never lost to a run that fails.
 
-    A new folder whose run fails before there is a checkpoint to go on from is removed.
+    A new folder whose run fails before there is anything to go on from is removed.
 
     Raises:
         UsageError: ``out`` exists, and neither ``overwrite`` nor ``resume`` was asked for, or it
-            holds something else than a run.
+            holds something else than a run; or another process is at work in it.
     """
     if out is not None and resume:
-        yield Path(out)
+        with held(Path(out)):
+            yield Path(out)
         return
     if out is None:
         folder = _fresh(Path("runs"), name_of(data))
@@ -123,11 +133,25 @@ def run_folder(out: str | None, data: str, *, overwrite: bool, resume: bool) -> 
             return
         _make(folder)
     try:
-        yield folder
+        with held(folder):
+            yield folder
     except BaseException:
-        if not any(folder.rglob("checkpoints/*.pt")):
+        if not resumable(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a run has come far enough that there is something to go on from."""
+    return any(any(folder.glob(found)) for found in _WORTH_KEEPING)
+
+
+_WORTH_KEEPING = (
+    "checkpoints/*.pt",
+    "folds/*/checkpoints/*.pt",
+    "folds/*/held.npz",
+    "model/config.json",
+)
 
 
 def check_free(out: str | None, *, overwrite: bool) -> None:
@@ -160,10 +184,13 @@ def _is_run(folder: Path) -> bool:
 
 def _in_place_of(folder: Path) -> Iterator[Path]:
     aside = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    with held(folder):  # not while it is still being made
+        pass
     folder.rename(aside)
     try:
         _make(folder)
-        yield folder
+        with held(folder):
+            yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
@@ -200,7 +227,7 @@ def write_text(path: Path, text: str) -> None:
         ArtifactError: the disk is full or the folder cannot be written.
     """
     try:
-        with replacing(path) as beside:
+        with replacing(path, durable=True) as beside:
             beside.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error

@@ -18,14 +18,17 @@ from plusx.data.classes import quoted
 from plusx.data.records import Targets, target_array
 from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.evaluate.wish import Wish
+from plusx.fit.distributed import Processes
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
+from plusx.fit.stop import Stop
 from plusx.jobs.audit import Audit
 from plusx.jobs.leaks import divide
 from plusx.jobs.options import TrainOptions
+from plusx.jobs.origin import fingerprint, named_files
 from plusx.jobs.talk import Talk
-from plusx.runtime import cpu_count, resolve_device, resolve_precision, world
+from plusx.runtime import cpu_count, processor, resolve_device, resolve_precision, world
 from plusx.weights import Network, create_network
 
 T = TypeVar("T")
@@ -52,6 +55,7 @@ class Setup:
         hardware: device and precision of the loop.
         threads: for decoding.
         audit: of all images; None where only an estimate is wanted.
+        stop: asked whether training shall end.
     """
 
     options: TrainOptions
@@ -64,11 +68,13 @@ class Setup:
     hardware: Hardware
     threads: int
     audit: Audit | None = None
+    stop: Stop = dataclasses.field(default_factory=Stop)
 
     @property
     def feed(self) -> Feed:
         """How images are dealt out to this process."""
-        return Feed(self.recipe.batch_size, self.threads, self.recipe.seed, world())
+        here = self.hardware.processes.world
+        return Feed(self.recipe.batch_size, self.threads, self.recipe.seed, here)
 
     def tables(self) -> dict[str, dict[str, object]]:
         """Every effective value, for ``config.toml``."""
@@ -77,10 +83,12 @@ class Setup:
         spec = self.network.model.spec
         return {
             "asked": dataclasses.asdict(self.options),
+            "paths": named_files(self.options),
             "data": {
                 "root": self.listing.root,
                 "task": self.listing.task,
                 "classes": self.listing.classes,
+                "fingerprint": None if self.audit is None else fingerprint(self.audit),
                 **counts,
             },
             "network": {
@@ -97,6 +105,8 @@ class Setup:
                 "precision": str(self.hardware.dtype).removeprefix("torch."),
                 "threads": self.threads,
                 "torch_threads": torch.get_num_threads(),
+                "processes": self.hardware.processes.world.size,
+                "processor": processor(),
             },
         }
 
@@ -106,6 +116,7 @@ def prepare(
     talk: Talk,
     *,
     examine: Callable[[Listing, Preprocessing], Audit] | None = None,
+    processes: Processes | None = None,
 ) -> Setup:
     """Resolve the options against data and weights; what was decided is said.
 
@@ -113,14 +124,17 @@ def prepare(
         options: as asked for.
         talk: where it is said.
         examine: audits a listing, read as the network will read it, before it is split.
+        processes: that train together; by default this one alone.
 
     Raises:
         PlusxError: the data, the weights or an option cannot be used.
     """
-    if (processes := world().size) > 1:
-        # Each would train on its own share of the images, and none would learn from the others.
-        raise UsageError(f"WORLD_SIZE is {processes}, but training runs in one process so far; "
-                         "start it without torchrun, or unset WORLD_SIZE")  # fmt: skip
+    together = processes or Processes()
+    if (count := world().size) != together.world.size:
+        raise UsageError(
+            f"WORLD_SIZE is {count}, but this runs in one process; start it without torchrun, or "
+            "unset WORLD_SIZE"
+        )
     given = read_listing(options.data)
     _check_wish(options, given)
     if given.unlabelled:
@@ -144,11 +158,14 @@ def prepare(
     if options.resize_mode is not None:
         preprocessing = preprocessing.as_mode(options.resize_mode)
     device = resolve_device(options.device)
-    hardware = Hardware(device, resolve_precision(options.precision, device))
+    hardware = Hardware(device, resolve_precision(options.precision, device), together)
     audit = None if examine is None else examine(given, preprocessing)
     listing = _split(options, given, audit, talk)
     images = len(listing.part("train"))
     unfreeze = _unfreeze(options, network, talk)
+    recipe = _recipe(options, images, unfreeze, talk)
+    if together.several:
+        _check_share(recipe, together, talk)
     return Setup(
         options=options,
         listing=listing,
@@ -158,11 +175,22 @@ def prepare(
             images, size=preprocessing.size, channels=preprocessing.channels
         ),
         unfreeze=unfreeze,
-        recipe=_recipe(options, images, unfreeze, talk),
+        recipe=recipe,
         hardware=hardware,
-        threads=options.threads or cpu_count(),
+        threads=options.threads or max(1, cpu_count() // together.world.local_size),
         audit=audit,
     )
+
+
+def _check_share(recipe: Recipe, processes: Processes, talk: Talk) -> None:
+    size, count = recipe.batch_size, processes.world.size
+    if size < count:
+        raise UsageError(
+            f"--batch-size {size}: {count} processes share the images of a step, so it takes at "
+            f"least {count}; give more, or start fewer processes"
+        )
+    norms = ", BatchNorm over all of them" if recipe.norm == "train" else ""
+    talk.note(f"{count} processes share the {size} images of a step{norms}")
 
 
 def _split(options: TrainOptions, given: Listing, audit: Audit | None, talk: Talk) -> Listing:

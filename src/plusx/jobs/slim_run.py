@@ -20,13 +20,13 @@ from plusx.jobs.assess import entry, metrics
 from plusx.jobs.card import model_card
 from plusx.jobs.decision import BANK, Features, decide, score, stated, wants_features
 from plusx.jobs.fitting import Fitted
+from plusx.jobs.origin import versions
 from plusx.jobs.report import write_report
 from plusx.jobs.run import name_of, write_config, write_json
 from plusx.jobs.slim_search import Found
 from plusx.jobs.slim_setup import Plan
 from plusx.jobs.study import keep
 from plusx.jobs.talk import Talk
-from plusx.jobs.train import versions
 from plusx.science.result import Result
 from plusx.weights import architecture, save_artifact, title, write_card
 

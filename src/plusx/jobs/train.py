@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import platform
 import shutil
-import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from plusx._version import __version__
-from plusx.data import folds, split_listing
-from plusx.errors import ArtifactError, UsageError
+from plusx.data import Listing, folds, split_listing
+from plusx.errors import Diverged
 from plusx.evaluate import Predictions
 from plusx.evaluate.selection import figure_then_nll
 from plusx.evaluate.wish import Wish
+from plusx.fit.distributed import Processes, joined
+from plusx.fit.stop import Stop
 from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
 from plusx.jobs.auditing import auditor, finish_audit
 from plusx.jobs.card import model_card
@@ -28,7 +30,8 @@ from plusx.jobs.material import Material, gather
 from plusx.jobs.neighbours import keep_neighbours
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.report import write_report
-from plusx.jobs.run import Run, check_free, read_config, run_folder, write_config, write_json
+from plusx.jobs.resuming import Began, Config
+from plusx.jobs.run import Run, check_free, resumable, run_folder, write_json
 from plusx.jobs.setup import Setup, prepare
 from plusx.jobs.talk import Talk
 from plusx.runtime import seed_everything
@@ -37,6 +40,10 @@ from plusx.weights import architecture, save_artifact, title, write_card
 
 def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: Any) -> Run:
     """Train a classifier on a folder of images.
+
+    Started by a launcher such as torchrun, all processes train it together; the first one tells,
+    writes and assesses, and the others return when the training is done, with a run that has no
+    metrics.
 
     Args:
         data: ``train/val[/test]/<class>/``, ``<class>/``, or a CSV or Parquet file
@@ -50,85 +57,131 @@ def train(data: str | os.PathLike[str], *, talk: Talk | None = None, **options: 
 
     Raises:
         PlusxError: one clear line; an existing run is never lost.
+        KeyboardInterrupt: at the first Ctrl-C or SIGTERM, in training after the step in hand.
     """
-    return _train(TrainOptions.of(data, **options), talk or Talk())
+    with joined(str(options.get("device", "auto"))) as processes:
+        return _train(TrainOptions.of(data, **options), _voice(talk, processes), processes)
 
 
-def resume(run: str | os.PathLike[str], *, talk: Talk | None = None) -> Run:
-    """Go on with an interrupted run from its last whole epoch.
+def resume(run: str | os.PathLike[str], *, force: bool = False, talk: Talk | None = None) -> Run:
+    """Go on with an interrupted run from its last checkpoint, to the end it would have had.
 
-    What was resolved when it began (precision, revision of the weights) stays.
+    What was resolved when it began stays. A finished run is given back as it is.
+
+    Args:
+        run: its folder.
+        force: go on though the data or the version of plusx changed.
+        talk: where progress is said.
 
     Raises:
-        PlusxError: the folder is no training run, or its data or weights cannot be used any more.
+        PlusxError: the folder is no training run, or its data or weights cannot be used any more,
+            or changed.
     """
-    if not (Path(run) / "config.toml").is_file() or not os.fspath(run):
-        raise UsageError(
-            f"--resume {os.fspath(run)!r}: is no run (it has no config.toml); give the folder "
-            "that plusx train made"
-        )
-    config = read_config(Path(run) / "config.toml")
-    if "asked" not in config:
-        raise UsageError(f"--resume {run}: is no training run (its config.toml says not how)")
-    needed = {"asked": "data", "hardware": "precision", "network": "weights"}
-    if lacking := [f"{table}.{key}" for table, key in needed.items()
-                   if key not in config.get(table, {})]:  # fmt: skip
-        raise ArtifactError(f"{run}/config.toml: is damaged: lacks {', '.join(lacking)}")
-    asked = config["asked"] | {"out": os.fspath(run), "precision": config["hardware"]["precision"]}
-    if (views := config.get("cache", {}).get("views")) is not None:
-        asked |= {"views": views} if views else {"cache_gib": 0.0}
-    if config["network"]["weights"].startswith("hub:"):
-        asked["weights"] = config["network"]["weights"].removeprefix("hub:")
-    return _train(TrainOptions.of(**asked), talk or Talk(), began=config)
+    began = Began.read(run)
+    with joined(str(began.asked["device"])) as processes:
+        talk = _voice(talk, processes)
+        if processes.first_says(began.is_finished):
+            talk.say(f"{began.folder}: is finished: there is nothing to go on with")
+            return Run(began.folder)
+        options = TrainOptions.of(**began.asked)
+        with began.threads(processes):
+            return _train(options, talk, processes, replace(began, force=force))
 
 
-def _train(options: TrainOptions, talk: Talk, began: dict[str, Any] | None = None) -> Run:
-    if began is None:
-        check_free(options.out, overwrite=options.overwrite)
-    seed_everything(options.seed)
-    setup = prepare(options, talk, examine=auditor(options, talk))
-    if began is not None and began["network"].get("sha256") != setup.network.sha256:
-        raise UsageError(
-            f"--resume {options.out}: {options.weights} are not the weights that the run began with"
-        )
-    out, overwrite, again = options.out, options.overwrite, began is not None
-    with run_folder(out, options.data, overwrite=overwrite, resume=again) as folder:
-        talk.log_to(folder / "train.log")
-        _write_config(setup, folder)
-        cache = folder / "cache"
-        cache.mkdir(exist_ok=True)
-        try:
-            _run(setup, folder, cache, talk)
-        except BaseException:
-            if (folder / "checkpoints" / "last.pt").exists() and not options.overwrite:
-                talk.say(f"to go on from the last whole epoch: plusx train --resume {folder}")
-            raise
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
-        return Run(folder)
+def _voice(talk: Talk | None, processes: Processes) -> Talk:
+    """One of several processes speaks."""
+    if not processes.world.is_main:
+        return Talk(quiet=True)
+    return talk or Talk()
 
 
-def _write_config(setup: Setup, folder: Path, **more: dict[str, object]) -> None:
-    write_config(folder / "config.toml", setup.tables() | more | {"versions": versions()})
+def _train(
+    options: TrainOptions, talk: Talk, processes: Processes, began: Began | None = None
+) -> Run:
+    main, stop = processes.world.is_main, Stop()
+    with stop.listening(quiet=talk.quiet):
+        if began is None and main:
+            check_free(options.out, overwrite=options.overwrite)
+        seed_everything(options.seed)
+        with processes.node_first():
+            setup = prepare(options, talk, examine=auditor(options, talk), processes=processes)
+        setup = replace(setup, stop=stop)
+        if began is not None:
+            began.check(setup, talk)
+        if not main:
+            return _help(setup, talk)
+        out, overwrite = options.out, options.overwrite
+        again = began is not None
+        with run_folder(out, options.data, overwrite=overwrite, resume=again) as folder:
+            talk.log_to(folder / "train.log")
+            config = Config(folder, setup, began)
+            config.write()
+            processes.first_says(lambda: str(folder.absolute()))
+            try:
+                _run(setup, folder, config, talk)
+            except BaseException as error:
+                _say_how_to_go_on(folder, error, options, talk)
+                raise
+            return Run(folder)
 
 
-def _run(setup: Setup, folder: Path, cache: Path, talk: Talk) -> None:
-    material = gather(setup, cache, talk)
-    finish_audit(setup, material, folder, talk)
-    cached = material.about
-    _write_config(setup, folder, cache=cached)
-    out_of_fold = _folds(setup, material, folder, talk) if setup.options.folds else []
-    fitted = fit(setup, material, setup.listing, folder, talk)
-    if fitted.recipe != setup.recipe:
-        _write_config(replace(setup, recipe=fitted.recipe), folder, cache=cached)
-    _save(setup, fitted, folder)
-    evaluations = out_of_fold + assess(setup, material, fitted, folder, talk)
-    if setup.options.neighbours:
-        keep_neighbours(setup, material, fitted, folder, talk)
-    found = metrics(setup, fitted, evaluations, material, talk)
-    write_json(folder / "metrics.json", found)
-    write_card(folder / "model", _card(setup, fitted, found, folder.name))
-    write_report(folder)
+def _say_how_to_go_on(
+    folder: Path, error: BaseException, options: TrainOptions, talk: Talk
+) -> None:
+    if resumable(folder) and not options.overwrite and not isinstance(error, Diverged):
+        talk.say(f"to go on: plusx train --resume {folder}")
+
+
+def _help(setup: Setup, talk: Talk) -> Run:
+    """What all processes but the first do: train, and leave the rest to it."""
+    folder = Path(setup.hardware.processes.first_says(lambda: ""))
+    with _cache(folder, setup.hardware.processes) as cache:
+        _fit_all(setup, folder, cache, talk)
+    return Run.of_other_process(folder)
+
+
+@contextmanager
+def _cache(folder: Path, processes: Processes) -> Iterator[Path]:
+    """A place for what the training can compute anew; on another machine that of such files."""
+    rank = processes.world.rank
+    cache = folder / "cache"
+    if rank and folder.is_dir():
+        cache = cache / str(rank)
+    elif rank:
+        cache = Path(tempfile.mkdtemp(prefix="plusx-"))
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        yield cache
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _run(setup: Setup, folder: Path, config: Config, talk: Talk) -> None:
+    with _cache(folder, setup.hardware.processes) as cache:
+        material, judged, fitted = _fit_all(setup, folder, cache, talk, config)
+        config.write(recipe=dataclasses.asdict(fitted.recipe))
+        _save(setup, fitted, folder)
+        evaluations = _out_of_fold(judged, folder)
+        evaluations += assess(setup, material, fitted, folder, talk)
+        if setup.options.neighbours:
+            keep_neighbours(setup, material, fitted, folder, talk)
+        found = metrics(setup, fitted, evaluations, material, talk)
+        write_json(folder / "metrics.json", found)
+        write_card(folder / "model", _card(setup, fitted, found, folder.name))
+        write_report(folder)
+
+
+def _fit_all(
+    setup: Setup, folder: Path, cache: Path, talk: Talk, config: Config | None = None
+) -> tuple[Material, list[Predictions], Fitted]:
+    """What several processes do alike; ``config`` is of the first one, which also writes."""
+    with setup.hardware.processes.node_first():
+        material = gather(setup, cache, talk)
+    if config is not None:
+        config.write(cache=material.about)
+        finish_audit(setup, material, folder, talk)
+    judged = _folds(setup, material, folder, talk) if setup.options.folds else []
+    return material, judged, fit(setup, material, setup.listing, folder, talk)
 
 
 def _card(setup: Setup, fitted: Fitted, found: dict[str, Any], name: str) -> str:
@@ -141,18 +194,6 @@ def _card(setup: Setup, fitted: Fitted, found: dict[str, Any], name: str) -> str
         kind=title(fitted.model.spec),
         metrics=found,
     )
-
-
-def versions() -> dict[str, str]:
-    """What the run was made with."""
-    return {
-        "plusx": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "command": " ".join(sys.argv),
-    }
 
 
 def _provenance(setup: Setup, fitted: Fitted) -> dict[str, Any]:
@@ -178,8 +219,11 @@ def _save(setup: Setup, fitted: Fitted, folder: Path) -> None:
     )
 
 
-def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[Evaluation]:
-    """Train once per fold; every image is predicted by a training that never saw it."""
+def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[Predictions]:
+    """Train once per fold; every image is predicted by a training that never saw it.
+
+    What a finished fold predicted is kept, so that a resumed run does not train it again.
+    """
     unreadable = {item.path for item in material.bad}
     samples = [
         replace(s, split="unused" if s.split == "test" or s.path in unreadable else "train")
@@ -187,29 +231,47 @@ def _folds(setup: Setup, material: Material, folder: Path, talk: Talk) -> list[E
     ]
     usable = [i for i, s in enumerate(samples) if s.split == "train"]
     pool = replace(setup.listing, samples=tuple(samples[i] for i in usable))
+    processes = setup.hardware.processes
     judged: list[Predictions] = []
     for k, part in enumerate(folds(pool, setup.options.folds, seed=setup.options.seed)):
-        talk.say(f"fold {k + 1} of {setup.options.folds}")
-        turned = list(samples)
-        for i in part:
-            turned[usable[i]] = replace(turned[usable[i]], split="test")
-        listing = split_listing(
-            replace(setup.listing, samples=tuple(turned)),
-            seed=setup.options.seed,
-            val_fraction=setup.options.val_fraction,
-        )
         fold = folder / "folds" / str(k + 1)
-        fold.mkdir(parents=True, exist_ok=True)
-        fitted = fit(setup, material, listing, fold, talk)
-        _save(setup, fitted, fold)
-        chose = [listing.samples[p] for p in fitted.positions["val"]]
-        raw = score(setup, fold / "model", chose, f"scoring val of fold {k + 1}", talk)
-        wish = Wish(sets=None, unknown=None)
-        decide(fold / "model", raw, wish, seed=setup.recipe.seed, talk=talk)
-        held = [listing.samples[p] for p in fitted.positions["test"]]
-        judged.append(score(setup, fold / "model", held, f"scoring fold {k + 1}", talk))
-        shutil.rmtree(fold / "model")
-        shutil.rmtree(fold / "checkpoints", ignore_errors=True)
+        if not processes.first_says((fold / "held.npz").is_file):
+            talk.say(f"fold {k + 1} of {setup.options.folds}")
+            turned = list(samples)
+            for i in part:
+                turned[usable[i]] = replace(turned[usable[i]], split="test")
+            listing = split_listing(
+                replace(setup.listing, samples=tuple(turned)),
+                seed=setup.options.seed,
+                val_fraction=setup.options.val_fraction,
+            )
+            if processes.world.is_main:
+                fold.mkdir(parents=True, exist_ok=True)
+            fitted = fit(setup, material, listing, fold, talk)
+            if processes.world.is_main:
+                _judge_fold(setup, fitted, listing, fold, talk)
+        if processes.world.is_main:
+            judged.append(Predictions.load(fold / "held.npz"))
+            shutil.rmtree(fold / "model", ignore_errors=True)
+            shutil.rmtree(fold / "checkpoints", ignore_errors=True)
+    return judged
+
+
+def _judge_fold(setup: Setup, fitted: Fitted, listing: Listing, fold: Path, talk: Talk) -> None:
+    """What a fold's training says of the images that it never saw, into ``held.npz``."""
+    name = f"fold {fold.name}"
+    _save(setup, fitted, fold)
+    chose = [listing.samples[p] for p in fitted.positions["val"]]
+    raw = score(setup, fold / "model", chose, f"scoring val of {name}", talk)
+    wish = Wish(sets=None, unknown=None)
+    decide(fold / "model", raw, wish, seed=setup.recipe.seed, talk=talk)
+    held = [listing.samples[p] for p in fitted.positions["test"]]
+    score(setup, fold / "model", held, f"scoring {name}", talk).save(fold / "held.npz")
+
+
+def _out_of_fold(judged: list[Predictions], folder: Path) -> list[Evaluation]:
+    if not judged:
+        return []
     by_fold = [figure_then_nll(p)[0] for p in judged]
     method = (
         f"{len(judged)} trainings, each image predicted by the one that never saw it "
