@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import landscape, lesion, paths
+from plusx.cli.studies import field, landscape, lesion, paths
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ study = typer.Typer(
 )
 
 STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
+    "field": (field.field, "How much of the image a unit looks at.", field.EXAMPLES),
     "landscape": (landscape.landscape, "The loss about a trained net.", landscape.EXAMPLES),
     "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
     "paths": (paths.paths, "Paths by length, and their gradients.", paths.EXAMPLES),

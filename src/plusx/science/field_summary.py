@@ -1,0 +1,175 @@
+"""What the measured fields and changed images say: tables and the finding of ``field``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from plusx.errors import UsageError
+from plusx.science.field import Array, Looking, Place
+from plusx.science.field_context import Change, Right, rows
+from plusx.science.field_width import RESAMPLES, magnitude, resampled, widths
+from plusx.science.result import Result, Row
+from plusx.science.subject import Images, Subject
+
+NO_ANSWER = "its weights are random, so that shuffled tiles and hidden parts would say nothing"
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What one net gave.
+
+    Attributes:
+        subject, images: of what.
+        places: its maps.
+        energies: ``trained`` or ``initialised`` -> map's name -> (N, H, W) squared gradients.
+        changes: of the images, the first none; empty for random weights.
+        right: of each change (N,) whether each image is answered rightly.
+    """
+
+    subject: Subject
+    images: Images
+    places: Sequence[Place]
+    energies: Mapping[str, Mapping[str, Array]]
+    changes: Sequence[Change] = ()
+    right: Sequence[Right] = ()
+
+
+def summary(found: Sequence[Looked], looking: Looking | None = None) -> Result:
+    """Tables, maps and finding of one or several nets.
+
+    Raises:
+        UsageError: no gradient reaches the images.
+    """
+    looking = looking or Looking()
+    fields: list[Row] = []
+    context: list[Row] = []
+    arrays: dict[str, Array] = {}
+    sentences, notes = [], []
+    for at, one in enumerate(found):
+        mine = _fields(one, looking.seed)
+        fields += mine
+        answered: list[Row] = []
+        if one.changes:
+            answered = rows(one.subject.name, one.changes, one.right, seed=looking.seed)
+        context += answered
+        sentences += [_looks(mine), *([_needs(answered)] if answered else [])]
+        notes += [*one.subject.notes, *([] if answered else [f"{one.subject.name}: {NO_ANSWER}"])]
+        for kind, maps in one.energies.items():
+            for place in one.places:
+                arrays[f"{kind}_{at}_{place.name.replace(' ', '_')}"] = magnitude(maps[place.name])
+    return Result(
+        study="field",
+        finding=" ".join(sentences),
+        settings={
+            "subjects": [{**one.subject.settings(), **one.images.settings()} for one in found],
+            **asdict(looking), "resamples": RESAMPLES,
+        },
+        tables={"fields": fields, "context": context},
+        arrays=arrays,
+        notes=[
+            *dict.fromkeys(notes),
+            "The theoretical field may be larger than the image; the effective one is cut off "
+            "where the image ends.",
+        ],
+    )  # fmt: skip
+
+
+def _fields(one: Looked, seed: int) -> list[Row]:
+    """A row a map, of the trained net and of fresh ones."""
+    found: list[Row] = []
+    for kind, maps in one.energies.items():
+        for number, place in enumerate(one.places):
+            energy = maps[place.name]
+            energy = energy[energy.any(axis=(1, 2))]
+            if not len(energy):
+                raise UsageError(
+                    f"{one.subject.name} ({kind}), {place.name}: its central unit is dead on all "
+                    f"{len(maps[place.name])} images, no gradient reaches them; give more images"
+                )
+            found.append(_row(one.subject.name, kind, number, place, energy, seed=seed))
+    return found
+
+
+def _row(
+    net: str, kind: str, number: int, place: Place, energy: Array, *, seed: int
+) -> dict[str, object]:
+    whole = widths(magnitude(energy)[None], place.centre)
+    drawn = widths(resampled(energy, seed=seed), place.centre)
+    size, sigma = float(whole.size[0]), float(whole.sigma[0])
+    pixels = float(np.sqrt(np.prod(energy.shape[1:])))
+    low, high = np.percentile(drawn.size, [2.5, 97.5])
+    sigma_low, sigma_high = np.percentile(drawn.sigma, [2.5, 97.5])
+    return {
+        "net": net, "weights": kind, "map": number, "place": place.name, "passes": len(energy),
+        "image": round(pixels, 3), "theoretical": place.theoretical, "effective": round(size, 3),
+        "effective_low": round(float(low), 3), "effective_high": round(float(high), 3),
+        "share_of_theoretical": place.theoretical and round(size / place.theoretical, 6),
+        "share_of_image": round(size / pixels, 6), "sigma": round(sigma, 4),
+        "sigma_low": round(float(sigma_low), 4), "sigma_high": round(float(sigma_high), 4),
+        "gaussian_fit": round(float(whole.fit[0]), 4), "half_side": float(whole.half[0]),
+    }  # fmt: skip
+
+
+def _looks(table: Sequence[Row]) -> str:
+    """From the first map to the last, and what training changed."""
+    kinds = list(dict.fromkeys(str(row["weights"]) for row in table))
+    mine = [row for row in table if row["weights"] == kinds[0]]
+    first, last = mine[0], mine[-1]
+    if last["theoretical"] is None:
+        theory = "could see the whole image"
+    else:
+        theory = f"could see {last['theoretical']} pixels a side"
+    said = (
+        f"{last['net']} ({kinds[0]}): a unit after {last['place']} {theory}, and sees "
+        f"{_with_interval(last)} in effect, {last['share_of_image']:.0%} of the image"
+    )
+    if last["theoretical"] is not None and first is not last:
+        said += (
+            f" and {last['share_of_theoretical']:.0%} of the theoretical field, after "
+            f"{first['place']} {first['share_of_theoretical']:.0%}"
+        )
+    if len(kinds) > 1:
+        same = next(row for row in table
+                    if row["weights"] == kinds[1] and row["map"] == last["map"])  # fmt: skip
+        said += f"; in fresh nets it sees {_with_interval(same)}"
+    return (
+        f"{said}. A Gaussian explains {last['gaussian_fit']:.0%} of that map (sigma "
+        f"{last['sigma']:.1f} pixels)."
+    )
+
+
+def _with_interval(row: Row) -> str:
+    return (
+        f"{row['effective']:.0f} (95% interval {row['effective_low']:.0f} to "
+        f"{row['effective_high']:.0f})"
+    )
+
+
+def _needs(table: Sequence[Row]) -> str:
+    """What shuffling and hiding cost."""
+    whole = table[0]
+    shuffled = [row for row in table if row["change"] == "shuffled" and row["level"] > 1]
+    said = [f"{row['level']} x {row['level']} tiles {_cost(row)}" for row in shuffled]
+    half = [
+        f"hiding half of the image {where} {_cost(row)}"
+        for kind, where in (("centre hidden", "in the middle"), ("rim hidden", "at the rim"))
+        for row in table
+        if row["change"] == kind and row["level"] == 0.5
+    ]
+    return (
+        f"It answers {whole['top1']:.1%} of {whole['images']:,} images rightly; shuffled, "
+        f"{', '.join(said)} points; {', '.join(half)} points."
+        if said
+        else f"It answers {whole['top1']:.1%} of {whole['images']:,} images rightly; "
+        f"{', '.join(half)} points."
+    )
+
+
+def _cost(row: Row) -> str:
+    return (
+        f"{-100 * row['cost']:+.1f} ({-100 * row['cost_high']:+.1f} to "
+        f"{-100 * row['cost_low']:+.1f})"
+    )
