@@ -179,7 +179,7 @@ def test_grids_that_do_not_fit_are_refused():
 def test_changed_answers_are_counted_and_paired():
     right = [np.array([True] * 8 + [False] * 2), np.array([True] * 3 + [False] * 7)]
     given = [Change("shuffled", 1), Change("shuffled", 2)]
-    first, second = rows("net", given, right, seed=0)
+    first, second = rows("net", given, right, groups=None, seed=0)
     assert (first["top1"], first["cost"], first["cost_low"], first["cost_high"]) == (0.8, 0, 0, 0)
     assert (second["top1"], second["cost"]) == (0.3, 0.5)
     assert 0 < second["cost_low"] < 0.5 < second["cost_high"]

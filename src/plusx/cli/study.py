@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import field, landscape, lesion, paths
+from plusx.cli.studies import field, landscape, lesion, paths, refinement
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,11 @@ STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
     "landscape": (landscape.landscape, "The loss about a trained net.", landscape.EXAMPLES),
     "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
     "paths": (paths.paths, "Paths by length, and their gradients.", paths.EXAMPLES),
+    "refinement": (
+        refinement.refinement,
+        "How the answer forms block by block.",
+        refinement.EXAMPLES,
+    ),
 }
 """Each study: what runs, one line of help, examples."""
 

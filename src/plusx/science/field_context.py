@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from plusx.errors import UsageError
-from plusx.evaluate.intervals import wilson
+from plusx.evaluate.intervals import bootstrap_mean, effective_sizes, wilson
 from plusx.model.surgery import fold_batchnorm
 from plusx.runtime import fast_dtype, forward_batch
 from plusx.science.result import Row
@@ -27,9 +27,9 @@ from plusx.science.subject import Images, Subject
 GRIDS = (1, 2, 4, 7, 8, 14, 16)
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LEAST_TILE = 4
-RESAMPLES = 1000
 
 Right = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -121,25 +121,24 @@ def answers(
     return found
 
 
-def rows(name: str, given: Sequence[Change], right: Sequence[Right], *, seed: int) -> list[Row]:
+def rows(
+    name: str, given: Sequence[Change], right: Sequence[Right], *, groups: Ints | None, seed: int
+) -> list[Row]:
     """A row a change: accuracy with Wilson's interval, and what it costs against the first, the
-    whole image, with an interval over images that are drawn anew."""
-    n = len(right[0])
-    both = np.stack(right).astype(np.float32)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    shares = drawn.astype(np.float32) @ both.T / n
-    costs = shares[:, :1] - shares
-    low, high = np.percentile(costs, [2.5, 97.5], axis=0)
-    top1 = both.mean(axis=1).astype(np.float64)
-    bottom, ceiling = wilson(top1, n)
-    return [
-        {"net": name, "change": change.kind, "level": change.level, "images": n,
-         "top1": round(float(top1[at]), 6), "top1_low": round(float(bottom[at]), 6),
-         "top1_high": round(float(ceiling[at]), 6),
-         "cost": round(float(top1[0] - top1[at]), 6), "cost_low": round(float(low[at]), 6),
-         "cost_high": round(float(high[at]), 6)}
-        for at, change in enumerate(given)
-    ]  # fmt: skip
+    whole image, with a bootstrap interval over images; images of one ``groups`` number go
+    together."""
+    n, every, found = len(right[0]), np.zeros(len(right[0]), np.int64), []
+    for change, mine in zip(given, right, strict=True):
+        top1 = float(mine.mean())
+        low, high = wilson(top1, effective_sizes(mine, every, 1, groups)[0])
+        cost = bootstrap_mean(right[0].astype(np.float64) - mine, groups=groups, seed=seed)
+        found.append({
+            "net": name, "change": change.kind, "level": change.level, "images": n,
+            "top1": round(top1, 6), "top1_low": round(float(low), 6),
+            "top1_high": round(float(high), 6), "cost": round(cost.value, 6),
+            "cost_low": round(cost.low, 6), "cost_high": round(cost.high, 6),
+        })  # fmt: skip
+    return found
 
 
 def _shuffled(images: Tensor, g: int, seed: int, first: int) -> Tensor:

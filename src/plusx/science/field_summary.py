@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from plusx.errors import UsageError
+from plusx.evaluate.intervals import group_numbers
 from plusx.science.field import Array, Looking, Place
 from plusx.science.field_context import Change, Right, rows
 from plusx.science.field_width import RESAMPLES, magnitude, resampled, widths
@@ -53,7 +54,10 @@ def summary(found: Sequence[Looked], looking: Looking | None = None) -> Result:
         fields += mine
         answered: list[Row] = []
         if one.changes:
-            answered = rows(one.subject.name, one.changes, one.right, seed=looking.seed)
+            answered = rows(
+                one.subject.name, one.changes, one.right,
+                groups=group_numbers(one.images.groups), seed=looking.seed,
+            )  # fmt: skip
         context += answered
         sentences += [_looks(mine), *([_needs(answered)] if answered else [])]
         notes += [*one.subject.notes, *([] if answered else [f"{one.subject.name}: {NO_ANSWER}"])]
