@@ -215,6 +215,10 @@ def test_the_summary_and_its_figures(small, noise):
     assert any("would say nothing" in note for note in alone.notes)
     assert not alone.tables["context"]
     draw(alone)
+    twice = summary([Looked(subject, images, places, found)] * 2)
+    assert {row["net"] for row in twice.tables["fields"]} == {"small", "small (2)"}
+    assert len(twice.arrays) == 6
+    draw(twice)
 
 
 def test_a_transformer_looks_at_the_whole_image():

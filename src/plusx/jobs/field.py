@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ def study_field(
     talk, crew = talk or Talk(), crew or Crew()
     found = []
     for one in asked:
+        if one.what == "none":
+            one = replace(one, match=False)  # nobody asks random weights for an answer
         found.append(_looked(one, folder, looking=looking, grids=grids, crew=crew, talk=talk))
     return summary(found, looking)
 
@@ -76,12 +78,15 @@ def _looked(
         talk.note(f"{subject.name}: {NO_ANSWER}")
         given = []
     kinds = field.kinds(subject, looking)
-    keys: list[Key] = [{"kind": kind, "number": number} for kind, number in kinds]
+    keys: list[Key] = [
+        {"kind": kind, "number": number, "images": looking.images, "draws": looking.draws}
+        for kind, number in kinds
+    ]
     keys += [{"change": change.kind, "level": change.level} for change in given]
     n = min(looking.images, len(images))
     costs = [n * (1 + looking.draws * len(places)) * _BACKWARDS] * len(kinds)
     pieces = Pieces(
-        study={"study": "field", **asdict(looking), **identity(subject, images)},
+        study={"study": "field", "seed": looking.seed, **identity(subject, images)},
         keys=keys,
         costs=costs + [len(images)] * len(given),
         label=partial(_label, subject.name),

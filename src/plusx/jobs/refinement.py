@@ -83,7 +83,7 @@ def _refined(asked: Asked, folder: Path, *, probing: Probing, crew: Crew, talk: 
         do=partial(_do, asked, probing, features),
     )
     head, *values = work_off(pieces, folder / "pieces", crew, talk)
-    shutil.rmtree(features, ignore_errors=True)
+    shutil.rmtree(features.parent, ignore_errors=True)
     logits = np.stack([_array(text, len(images)) for text in values[: len(stops)]])
     right: Right | None = np.array(head, np.bool_) if asked.match else None
     stepped = _steps(values[-1]) if probing.step_images else {}

@@ -38,8 +38,13 @@ def asked_for(
             f"--model was given {len(models)} times for {len(files)} weights files; give it once "
             "for all, or once for each in their order (a model folder says it itself)"
         )
-    named = dict(zip(files, list(models) * (len(files) if len(models) == 1 else 1), strict=False))
-    return [Asked(net, named.get(net), data or data_of(net), limit, split, seed) for net in nets]
+    left = iter(list(models) * (len(files) if len(models) == 1 else 1))
+    # a file may be given twice, as ``none`` is for two nets with random weights
+    named = [next(left, None) if net in files else None for net in nets]
+    return [
+        Asked(net, name, data or data_of(net), limit, split, seed)
+        for net, name in zip(nets, named, strict=True)
+    ]
 
 
 def data_of(net: str) -> str:

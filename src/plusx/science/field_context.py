@@ -24,7 +24,7 @@ from plusx.runtime import fast_dtype, forward_batch
 from plusx.science.result import Row
 from plusx.science.subject import Images, Subject
 
-GRIDS = (1, 2, 4, 7, 8, 14, 16)
+GRIDS = (1, 2, 4, 7, 8, 16)
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 LEAST_TILE = 4
 
@@ -127,13 +127,14 @@ def rows(
     """A row a change: accuracy with Wilson's interval, and what it costs against the first, the
     whole image, with a bootstrap interval over images; images of one ``groups`` number go
     together."""
-    n, every, found = len(right[0]), np.zeros(len(right[0]), np.int64), []
+    found: list[Row] = []
+    every = np.zeros(len(right[0]), np.int64)
     for change, mine in zip(given, right, strict=True):
         top1 = float(mine.mean())
         low, high = wilson(top1, effective_sizes(mine, every, 1, groups)[0])
         cost = bootstrap_mean(right[0].astype(np.float64) - mine, groups=groups, seed=seed)
         found.append({
-            "net": name, "change": change.kind, "level": change.level, "images": n,
+            "net": name, "change": change.kind, "level": change.level, "images": len(mine),
             "top1": round(top1, 6), "top1_low": round(float(low), 6),
             "top1_high": round(float(high), 6), "cost": round(cost.value, 6),
             "cost_low": round(cost.low, 6), "cost_high": round(cost.high, 6),

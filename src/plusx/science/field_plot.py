@@ -132,7 +132,7 @@ def _maps(result: Result) -> Figure:
             panel.imshow(_small(found / found.max()), cmap="cividis", vmin=0, vmax=1,
                          extent=(0, width, height, 0), interpolation="nearest")  # fmt: skip
             if 2 * row["sigma"] < max(height, width):
-                middle = (width / 2, height / 2)
+                middle = (row["centre_column"] + 0.5, row["centre_row"] + 0.5)
                 panel.add_patch(Circle(middle, 2 * row["sigma"], fill=False, color="white",
                                        linewidth=0.8))  # fmt: skip
             title = f"{net}\n{kind}, {row['place']}" if row["map"] == 0 else str(row["place"])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from plusx.errors import UsageError
-from plusx.evaluate.intervals import group_numbers
+from plusx.evaluate.intervals import Z95, group_numbers
 from plusx.science.field import Array, Looking, Place
 from plusx.science.field_context import Change, Right, rows
 from plusx.science.field_width import RESAMPLES, magnitude, resampled, widths
 from plusx.science.result import Result, Row
-from plusx.science.subject import Images, Subject
+from plusx.science.subject import Images, Subject, apart
 
 NO_ANSWER = "its weights are random, so that shuffled tiles and hidden parts would say nothing"
 
@@ -45,6 +45,8 @@ def summary(found: Sequence[Looked], looking: Looking | None = None) -> Result:
         UsageError: no gradient reaches the images.
     """
     looking = looking or Looking()
+    subjects = apart([one.subject for one in found])
+    found = [replace(one, subject=mine) for one, mine in zip(found, subjects, strict=True)]
     fields: list[Row] = []
     context: list[Row] = []
     arrays: dict[str, Array] = {}
@@ -104,16 +106,21 @@ def _row(
     drawn = widths(resampled(energy, seed=seed), place.centre)
     size, sigma = float(whole.size[0]), float(whole.sigma[0])
     pixels = float(np.sqrt(np.prod(energy.shape[1:])))
-    low, high = np.percentile(drawn.size, [2.5, 97.5])
-    sigma_low, sigma_high = np.percentile(drawn.sigma, [2.5, 97.5])
+    # An average of fewer different images is rougher, and its size smaller: the spread of drawn
+    # ones is right, their middle is not.
+    wide = Z95 * np.sqrt(len(energy) / max(1, len(energy) - 1))
+    about, sigma_about = wide * float(drawn.size.std()), wide * float(drawn.sigma.std())
     return {
         "net": net, "weights": kind, "map": number, "place": place.name, "passes": len(energy),
         "image": round(pixels, 3), "theoretical": place.theoretical, "effective": round(size, 3),
-        "effective_low": round(float(low), 3), "effective_high": round(float(high), 3),
+        "effective_low": round(max(0.0, size - about), 3),
+        "effective_high": round(min(pixels, size + about), 3),
         "share_of_theoretical": place.theoretical and round(size / place.theoretical, 6),
         "share_of_image": round(size / pixels, 6), "sigma": round(sigma, 4),
-        "sigma_low": round(float(sigma_low), 4), "sigma_high": round(float(sigma_high), 4),
+        "sigma_low": round(max(0.0, sigma - sigma_about), 4),
+        "sigma_high": round(sigma + sigma_about, 4),
         "gaussian_fit": round(float(whole.fit[0]), 4), "half_side": float(whole.half[0]),
+        "centre_row": place.centre[0], "centre_column": place.centre[1],
     }  # fmt: skip
 
 
@@ -132,8 +139,8 @@ def _looks(table: Sequence[Row]) -> str:
     )
     if last["theoretical"] is not None and first is not last:
         said += (
-            f" and {last['share_of_theoretical']:.0%} of the theoretical field, after "
-            f"{first['place']} {first['share_of_theoretical']:.0%}"
+            f" and {last['share_of_theoretical']:.0%} of the theoretical field (after "
+            f"{first['place']} {first['share_of_theoretical']:.0%})"
         )
     if len(kinds) > 1:
         same = next(row for row in table
@@ -153,22 +160,20 @@ def _with_interval(row: Row) -> str:
 
 
 def _needs(table: Sequence[Row]) -> str:
-    """What shuffling and hiding cost."""
+    """What shuffling, down to where nearly nothing is left, and hiding half cost."""
     whole = table[0]
-    shuffled = [row for row in table if row["change"] == "shuffled" and row["level"] > 1]
-    said = [f"{row['level']} x {row['level']} tiles {_cost(row)}" for row in shuffled]
-    half = [
-        f"hiding half of the image {where} {_cost(row)}"
-        for kind, where in (("centre hidden", "in the middle"), ("rim hidden", "at the rim"))
-        for row in table
-        if row["change"] == kind and row["level"] == 0.5
-    ]
+    said = []
+    for row in table:
+        if row["change"] == "shuffled" and row["level"] > 1:
+            said.append(f"{_cost(row)} with {row['level']} x {row['level']} tiles shuffled")
+            if row["top1"] < 0.1 * whole["top1"]:
+                break
+    for kind, where in (("centre hidden", "in the middle"), ("rim hidden", "at the rim")):
+        half = next(row for row in table if row["change"] == kind and row["level"] == 0.5)
+        said.append(f"{_cost(half)} with half of the image hidden {where}")
     return (
-        f"It answers {whole['top1']:.1%} of {whole['images']:,} images rightly; shuffled, "
-        f"{', '.join(said)} points; {', '.join(half)} points."
-        if said
-        else f"It answers {whole['top1']:.1%} of {whole['images']:,} images rightly; "
-        f"{', '.join(half)} points."
+        f"Its top-1 of {whole['top1']:.1%} on {whole['images']:,} images changes by "
+        f"{', '.join(said)} (points, with 95% intervals)."
     )
 
 

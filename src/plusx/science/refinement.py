@@ -178,7 +178,8 @@ def probe(features: Floats, images: Images, probing: Probing) -> Floats:
         np.asarray(features), targets, classes=int(targets.max()) + 1, repeats=1,
         folds=probing.folds, seed=probing.seed, groups=images.groups,
     )  # fmt: skip
-    return found.logits[0]
+    logits: Floats = found.logits[0]
+    return logits
 
 
 def labels(images: Images) -> npt.NDArray[np.int64]:

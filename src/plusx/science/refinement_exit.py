@@ -53,7 +53,8 @@ def costs(stops: Sequence[Stop], classes: int) -> Floats:
     """(stops,) multiply-adds of an image that leaves at each; the last is never left early, so
     that its cost counts the earlier probes as well."""
     probes = np.cumsum([stop.features * classes for stop in stops])
-    return np.array([stop.macs for stop in stops], np.float64) + probes
+    found: Floats = np.array([stop.macs for stop in stops], np.float64) + probes
+    return found
 
 
 def full_cost(stops: Sequence[Stop], classes: int) -> float:
@@ -132,7 +133,9 @@ def _judged(
     return Half(threshold, held, leave(sure[:, held], threshold))
 
 
-def curve(logits: npt.NDArray[np.float32], targets: Ints, cost: Floats) -> list[tuple[float, ...]]:
+def curve(
+    logits: npt.NDArray[np.float32], targets: Ints, cost: Floats
+) -> list[tuple[float, float, float]]:
     """(threshold, mean cost, share right) over a grid of thresholds, temperatures fitted to all
     images: how the two trade, for a figure; nothing is chosen by it."""
     right = logits.argmax(axis=2) == targets

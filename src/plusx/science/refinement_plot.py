@@ -18,33 +18,33 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
+STEPS = {"step_over_input": "‖F(x)‖ / ‖x‖", "cosine_with_gradient": "cos(F(x), ∂loss/∂x)"}
+
+
 def draw(result: Result) -> dict[str, Figure]:
-    """One figure: the probes by depth, when answers settle, what leaving early saves, and the
-    branches' steps where they were measured."""
+    """One figure: the probes by depth, what leaving early saves, and the branches' steps where
+    they were measured."""
     from matplotlib.figure import Figure
 
     blocks = result.tables["blocks"]
-    stepped = any(row["step_over_input"] is not None for row in blocks)
-    figure = Figure(figsize=(8, 6 if stepped else 3), layout="constrained")
-    panels: Any = figure.subplots(2 if stepped else 1, 2, squeeze=False)
-    depth, leaving = panels[0]
-    nets = list(dict.fromkeys(str(row["net"]) for row in blocks))
-    for at, net in enumerate(nets):
+    measured = [what for what in STEPS if any(row[what] is not None for row in blocks)]
+    shape = (2, 2) if len(measured) == 2 else (1, 2 + len(measured))
+    figure = Figure(figsize=(3.8 * shape[1], 3 * shape[0]), layout="constrained")
+    depth, leaving, *steps = np.asarray(figure.subplots(*shape)).ravel()
+    for at, net in enumerate(dict.fromkeys(str(row["net"]) for row in blocks)):
         look: dict[str, Any] = {"color": COLOURS[at % 6], "marker": MARKERS[at % 6]}
         mine = [row for row in blocks if row["net"] == net]
         _depth(depth, mine, net, look)
         _leaving(leaving, result, net, look)
-        if stepped:
-            _step(panels[1, 0], mine, "step_over_input", look)
-            _step(panels[1, 1], mine, "cosine_with_gradient", look)
+        for panel, what in zip(steps, measured, strict=True):
+            _step(panel, mine, what, look)
     depth.set(xlabel="share of multiply-adds", ylabel="share of images", ylim=(0, 1.02))
     leaving.set(xlabel="share of multiply-adds, on average", ylabel="top-1")
-    if stepped:
-        panels[1, 0].set(xlabel="block, counted from the input", ylabel="‖F(x)‖ / ‖x‖")
-        panels[1, 1].set(xlabel="block, counted from the input", ylabel="cos(F(x), ∂loss/∂x)")
-        panels[1, 1].axhline(0, color="black", linewidth=0.8)
-        panels[1, 0].set_ylim(bottom=0)
-    for panel in panels.flat:
+    for panel, what in zip(steps, measured, strict=True):
+        panel.set(xlabel="block, counted from the input", ylabel=STEPS[what])
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.axhline(0, color="black", linewidth=0.8)
+    for panel in (depth, leaving, *steps):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", alpha=0.25)
     depth.legend(frameon=False, fontsize=7)

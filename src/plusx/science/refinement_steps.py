@@ -13,6 +13,7 @@ net's own head, so its classes must be those of the images.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -117,14 +118,15 @@ class _Seen:
         return hook
 
 
-def _keeps(block: nn.Module) -> bool:
+def _keeps(block: nn.Module) -> TypeGuard[ResidualBlock | PreActivationBlock]:
     """Whether its shortcut is x itself."""
     kinds = (ResidualBlock, PreActivationBlock)
     return isinstance(block, kinds) and isinstance(block.shortcut, nn.Identity)
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.detach().flatten(1).norm(dim=1)
+    found: Tensor = x.detach().flatten(1).norm(dim=1)
+    return found
 
 
 def _joined(parts: list[Tensor]) -> Floats:

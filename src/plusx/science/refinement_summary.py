@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from plusx.science.refinement_exit import (
     settled,
 )
 from plusx.science.result import Result, Row
-from plusx.science.subject import Images, Subject
+from plusx.science.subject import Images, Subject, apart
 
 Measured = npt.NDArray[np.float64]
 Steps = Mapping[int, tuple[Measured, Measured | None]]
@@ -66,11 +66,14 @@ class Refined:
 def summary(found: Sequence[Refined], probing: Probing | None = None) -> Result:
     """Tables and finding of one or several nets."""
     probing = probing or Probing()
+    subjects = apart([one.subject for one in found])
+    found = [replace(one, subject=mine) for one, mine in zip(found, subjects, strict=True)]
     depth: list[Row] = []
     leaving: list[Row] = []
     curves: list[Row] = []
     arrays: dict[str, npt.NDArray[np.generic]] = {}
-    sentences, notes = [], []
+    sentences: list[str] = []
+    notes: list[str] = []
     for at, one in enumerate(found):
         blocks = _blocks(one, probing.seed)
         exits = _exits(one, probing.seed)
@@ -109,7 +112,8 @@ def _blocks(one: Refined, seed: int) -> list[Row]:
     right, whole, n = one.right, one.stops[-1].macs, len(one.images)
     every = np.zeros(n, np.int64)
     first = np.bincount(settled(right), minlength=len(right) + 1)
-    gone, found = 0, []
+    gone = 0
+    found: list[Row] = []
     last = one.logits[-1].argmax(axis=1)
     for at, stop in enumerate(one.stops):
         top1 = float(right[at].mean())

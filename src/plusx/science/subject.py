@@ -207,6 +207,17 @@ def identity(subject: Subject, images: Images) -> dict[str, str]:
     }
 
 
+def apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, where several have one name with a number behind it: ``resnet18 (2)``."""
+    seen: dict[str, int] = {}
+    found = []
+    for subject in subjects:
+        seen[subject.name] = number = seen.get(subject.name, 0) + 1
+        name = subject.name if number == 1 else f"{subject.name} ({number})"
+        found.append(replace(subject, name=name))
+    return found
+
+
 def subset(images: Images, n: int) -> Images:
     """The first ``n`` of them."""
     groups = None if images.groups is None else images.groups[:n]

@@ -32,7 +32,7 @@ def field(
     draws: Annotated[int, typer.Option(help="Random cotangents an image.")] = 2,
     inits: Annotated[int, typer.Option(help="Fresh nets beside the trained one.")] = 2,
     grids: Annotated[
-        str | None, typer.Option(help="Tiles a side [default: 1,2,4,7,8,14,16, if they fit].")
+        str | None, typer.Option(help="Tiles a side [default: 1,2,4,7,8,16, if they fit].")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of images, nets, cotangents and tiles.")] = 0,
     out: Annotated[str | None, typer.Option(help="Folder [default: RUN/studies/field].")] = None,
