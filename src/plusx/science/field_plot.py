@@ -61,7 +61,11 @@ def _sizes(panel: Axes, rows: Sequence[Row]) -> None:
         theory = [row["theoretical"] / row["image"] for row in known.values()]
         panel.plot(list(known), theory, linestyle=":", linewidth=1, color=look["color"])
     names = max((_of(rows, net) for net in _nets(rows)), key=len)
-    panel.set_xticks(range(len(names)), names, rotation=30, fontsize=8)
+    if all(_of(rows, net) == names[: len(_of(rows, net))] for net in _nets(rows)):
+        panel.set_xticks(range(len(names)), names, rotation=30, fontsize=8)
+    else:  # other nets have other maps
+        panel.set_xticks(range(len(names)), [str(at + 1) for at in range(len(names))])
+        panel.set_xlabel("map, counted from the input")
     panel.set(ylabel="field / image (dotted: in theory)", yscale="log")
     panel.legend(frameon=False, fontsize=7)
 

@@ -146,10 +146,15 @@ def _looks(table: Sequence[Row]) -> str:
         same = next(row for row in table
                     if row["weights"] == kinds[1] and row["map"] == last["map"])  # fmt: skip
         said += f"; in fresh nets it sees {_with_interval(same)}"
-    return (
-        f"{said}. A Gaussian explains {last['gaussian_fit']:.0%} of that map (sigma "
-        f"{last['sigma']:.1f} pixels)."
+    said += (
+        f". A Gaussian of sigma {_sigma(last)} pixels explains {last['gaussian_fit']:.0%} of that "
+        "map's variance"
     )
+    return f"{said}; in fresh nets {_sigma(same)}." if len(kinds) > 1 else f"{said}."
+
+
+def _sigma(row: Row) -> str:
+    return f"{row['sigma']:.1f} ({row['sigma_low']:.1f} to {row['sigma_high']:.1f})"
 
 
 def _with_interval(row: Row) -> str:

@@ -29,7 +29,7 @@ def draw(result: Result) -> dict[str, Figure]:
     blocks = result.tables["blocks"]
     measured = [what for what in STEPS if any(row[what] is not None for row in blocks)]
     shape = (2, 2) if len(measured) == 2 else (1, 2 + len(measured))
-    figure = Figure(figsize=(3.8 * shape[1], 3 * shape[0]), layout="constrained")
+    figure = Figure(figsize=(3.5 * shape[1], 2.7 * shape[0]), layout="constrained")
     depth, leaving, *steps = np.asarray(figure.subplots(*shape)).ravel()
     for at, net in enumerate(dict.fromkeys(str(row["net"]) for row in blocks)):
         look: dict[str, Any] = {"color": COLOURS[at % 6], "marker": MARKERS[at % 6]}
