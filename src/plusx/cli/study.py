@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import typer
 
-from plusx.cli.studies import batchnorm, degradation, gradients, landscape, lesion, paths
+from plusx.cli.studies import (
+    batchnorm,
+    degradation,
+    field,
+    gradients,
+    landscape,
+    lesion,
+    paths,
+    refinement,
+)
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -33,9 +42,15 @@ STUDIES: dict[str, tuple[Callable[..., None], str, str]] = {
         "Which nets' gradients vanish, explode, stay level?",
         gradients.EXAMPLES,
     ),
+    "field": (field.field, "How much of the image a unit looks at.", field.EXAMPLES),
     "landscape": (landscape.landscape, "The loss about a trained net.", landscape.EXAMPLES),
     "lesion": (lesion.lesion, "Remove blocks, swap blocks.", lesion.EXAMPLES),
     "paths": (paths.paths, "Paths by length, and their gradients.", paths.EXAMPLES),
+    "refinement": (
+        refinement.refinement,
+        "How the answer forms block by block.",
+        refinement.EXAMPLES,
+    ),
 }
 """Each study: what runs, one line of help, examples."""
 

@@ -50,8 +50,9 @@ def named_nets(nets: Sequence[str], models: Sequence[str]) -> list[tuple[str, st
             f"--model was given {len(models)} times for {len(files)} weights files; give it once "
             "for all, or once for each in their order (a model folder says it itself)"
         )
-    named = dict(zip(files, list(models) * (len(files) if len(models) == 1 else 1), strict=False))
-    return [(net, named.get(net)) for net in nets]
+    left = iter(list(models) * (len(files) if len(models) == 1 else 1))
+    # a file may be given twice, as ``none`` is for two nets with random weights
+    return [(net, next(left, None) if net in files else None) for net in nets]
 
 
 def data_of(net: str) -> str:

@@ -65,6 +65,7 @@ class Images:
         source: the folder or file they come from.
         split: which part of it.
         bad: how many could not be read and were left out.
+        groups: of each image (a patient, a scene); None where the data names none.
     """
 
     images: Tensor
@@ -72,6 +73,7 @@ class Images:
     source: str
     split: str
     bad: int = 0
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -87,7 +89,7 @@ class Asked:
 
     Attributes:
         what, model: see ``open_subject``.
-        data, limit, split, seed: see ``read_images``.
+        data, limit, split, seed, match: see ``read_images``.
     """
 
     what: str
@@ -96,13 +98,17 @@ class Asked:
     limit: int | None = None
     split: str | None = None
     seed: int = 0
+    match: bool = True
 
 
 @functools.lru_cache(maxsize=4)
 def opened(asked: Asked) -> tuple[Subject, Images]:
     """The net and its images; a process opens them once."""
     subject = open_subject(asked.what, model=asked.model, seed=asked.seed)
-    images = read_images(asked.data, subject, limit=asked.limit, split=asked.split, seed=asked.seed)
+    images = read_images(
+        asked.data, subject, limit=asked.limit, split=asked.split, seed=asked.seed,
+        match=asked.match,
+    )  # fmt: skip
     return subject, images
 
 
@@ -144,6 +150,7 @@ def read_images(
     limit: int | None = None,
     split: str | None = None,
     seed: int = 0,
+    match: bool = True,
     tick: Tick | None = None,
 ) -> Images:
     """Read labelled images as that network wants them, in random order, so that the first few of
@@ -156,6 +163,8 @@ def read_images(
         split: ``train``, ``val``, ``test`` or ``all``; by default ``test`` where the data has
             one, else ``val``, else all.
         seed: of the order.
+        match: whether the classes must be the network's; else they are numbered as the data has
+            them, for studies that do not ask for the network's answer.
         tick: called with the number of images read since.
 
     Raises:
@@ -164,7 +173,7 @@ def read_images(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--images {limit} must be at least 1")
-    samples, chosen = _samples(data, subject, split)
+    samples, chosen = _samples(data, subject, split, match=match)
     order = np.random.default_rng(seed).permutation(len(samples))[:limit]
     samples = [samples[at] for at in order]
     targets = np.array([sample.target for sample in samples], np.int64)
@@ -185,6 +194,7 @@ def read_images(
         os.fspath(data),
         chosen,
         bad,
+        _groups([samples[at] for at in kept.tolist()]),
     )
 
 
@@ -197,19 +207,42 @@ def identity(subject: Subject, images: Images) -> dict[str, str]:
     }
 
 
+def apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, where several have one name with a number behind it: ``resnet18 (2)``."""
+    seen: dict[str, int] = {}
+    found = []
+    for subject in subjects:
+        seen[subject.name] = number = seen.get(subject.name, 0) + 1
+        name = subject.name if number == 1 else f"{subject.name} ({number})"
+        found.append(replace(subject, name=name))
+    return found
+
+
 def subset(images: Images, n: int) -> Images:
     """The first ``n`` of them."""
-    return replace(images, images=images.images[:n], targets=images.targets[:n])
+    groups = None if images.groups is None else images.groups[:n]
+    return replace(images, images=images.images[:n], targets=images.targets[:n], groups=groups)
 
 
-def _samples(data: PathLike, subject: Subject, split: str | None) -> tuple[list[Sample], str]:
+def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
+    """Of each; an image without one is its own."""
+    if all(sample.group is None for sample in samples):
+        return None
+    return tuple(f"file {s.path}" if s.group is None else f"group {s.group}" for s in samples)
+
+
+def _samples(
+    data: PathLike, subject: Subject, split: str | None, *, match: bool
+) -> tuple[list[Sample], str]:
     listing = read_listing(data, training=False, task="single")
     if len(listing.classes) < 2:
         raise DataError(
             f"{listing.source}: has one class ({', '.join(listing.classes)}), of which nothing can "
             "be told apart; a study needs images of at least two classes"
         )
-    if subject.classes is not None:
+    if not match:
+        pass
+    elif subject.classes is not None:
         listing, _ = align(listing, subject.classes)
     elif len(listing.classes) != subject.model.spec.classes:
         raise DataError(
