@@ -65,7 +65,7 @@ def test_the_test_split_alone_reports_what_validation_fitted(trained: Run) -> No
     held = round(40 * found["sets"]["coverage"]["value"])
     assert held >= betabinom.ppf(1e-3, 40, 81 - 8, 8)
     assert found["sets"]["promised"] == 0.9
-    assert found["sets"]["mean_size"]["value"] < 2  # an empty set is one, too
+    assert found["sets"]["mean_size"]["value"] < 2
     assert found["unknown"]["share"]["value"] < 0.2
     assert 0.2 < found["answered"]["coverage"]["value"] < 0.8
     reported = next(e for e in trained.metrics["evaluations"] if e["split"] == "test")
