@@ -18,14 +18,17 @@ from plusx.predict import Prediction
 from plusx.weights import load_artifact
 
 
-def test_probabilities_are_the_softmax_of_the_models_logits(finished: Run, photos: Path) -> None:
+def test_probabilities_are_the_softmax_of_the_models_tempered_logits(
+    finished: Run, photos: Path
+) -> None:
     path = next((photos / "val" / "across").iterdir())
     answer = plusx.load(finished.path).predict(path)
     assert isinstance(answer, Prediction)
     artifact = load_artifact(finished.path)
     image = artifact.preprocessing(torch.from_numpy(read_image(path)))
     with torch.inference_mode():
-        wanted = artifact.model(image[None]).softmax(1)[0].numpy()
+        logits = artifact.decision.temper(artifact.model(image[None]).numpy())
+    wanted = torch.from_numpy(logits).softmax(1)[0].numpy()
     np.testing.assert_allclose(answer.probabilities, wanted, atol=1e-5)
     assert answer.label == answer.classes[int(wanted.argmax())]
     assert answer.top(9) == sorted(answer.top(9), key=lambda pair: -pair[1])

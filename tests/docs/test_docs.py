@@ -23,13 +23,23 @@ from PIL import Image
 
 import plusx
 from plusx.__main__ import main
+from plusx.cli.app import VERBS
+from plusx.cli.study import STUDIES
 from plusx.fit.recipe import default_lr
 from plusx.jobs.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-VERBS = ("train", "predict", "evaluate", "import", "scan", "compare", "bench", "choose")
+HOMES: dict[str, tuple[str, ...]] = {
+    "predict": ("predict-evaluate-import",),
+    "evaluate": ("evaluate", "predict-evaluate-import"),
+    "import": ("predict-evaluate-import",),
+    "models": ("variants",),
+    "export-weights": ("weights-out",),
+    "push": ("weights-out",),
+}
+"""The pages that explain a verb; of all others the page of their own name."""
 
 NETWORK = "resnet14_cifar_a"
 BACKBONE = "backbone"  # a model folder made by ``reader``, so that nothing is downloaded
@@ -53,6 +63,8 @@ STUDY = {
     "batchnorm": ["--batches", "8,16", "--seeds", "0", "--epochs", "1"],
 }
 """The same for every ``plusx study NAME``."""
+SHOWN = ("json", "ini", "dockerfile")
+"""Languages of blocks that are only looked at."""
 PYTHON = {
     'plusx.train("photos/")': f'plusx.train("photos/", weights="{BACKBONE}", epochs=1)',
     'plusx.bench("resnet18", ': f'plusx.bench("{NETWORK}", seconds=0.02, ',
@@ -226,7 +238,7 @@ def test_page_runs(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_are_of_a_known_kind(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in read_blocks(page):
-        known = ("text",) if not block.file else ("csv", "json", "text")
+        known = ("csv", "json", "text") if block.file else ("text", *SHOWN)
         runs = block.language in ("sh", "python") and not block.file
         assert runs or block.language in known, f"{block.place}: {block.language!r}"
         if block.reason:
@@ -250,28 +262,31 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def options_of(verb: str, patch: pytest.MonkeyPatch) -> set[str]:
     patch.setenv("COLUMNS", "200")
-    printed = run_command(["plusx", verb, "--help"], "the command line", patch)
+    printed = run_command(["plusx", *verb.split(), "--help"], "the command line", patch)
     pairs = re.findall(r"^\s+(?:-h, )?(--[a-z-]+)(?: / (--[a-z-]+))?", printed, re.MULTILINE)
     return {name for pair in pairs for name in pair if name} - {"--help"}
 
 
 def test_pages_name_every_option_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {verb: options_of(verb, monkeypatch) for verb in VERBS}
+    known = {
+        verb: options_of(verb, monkeypatch)
+        for verb in [*VERBS, *(f"study {name}" for name in STUDIES)]
+    }
     assert "--unfreeze" in known["train"]
+    assert "--estimate" in known["study degradation"]
     text = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
-    homes = {verb: [verb] for verb in ("train", "scan", "compare", "bench", "choose")}
-    homes |= {verb: ["predict-evaluate-import"] for verb in VERBS if verb not in homes}
-    homes["evaluate"] = ["evaluate", "predict-evaluate-import"]
     for verb, options in known.items():
-        told = "".join(text[page] for page in homes[verb])
+        pages = HOMES.get(verb, (verb.split()[-1],))
+        told = "".join(text[page] for page in pages)
         missing = {option for option in options if f"`{option}" not in told}
-        assert not missing, f"docs: {homes[verb]} don't explain {sorted(missing)} of {verb}"
+        assert not missing, f"docs: {pages} don't explain {sorted(missing)} of {verb}"
     for page in PAGES:
         for block in read_blocks(page):
             for words in commands(block) if block.language == "sh" else ():
-                if words[0] == "plusx" and words[1] in known:
+                verb = " ".join(words[1 : 3 if words[1] == "study" else 2])
+                if words[0] == "plusx" and verb in known:
                     used = {word for word in words if word.startswith("--")}
-                    assert used <= known[words[1]], f"{block.place}: {used - known[words[1]]}"
+                    assert used <= known[verb], f"{block.place}: {used - known[verb]}"
 
 
 def test_train_page_states_the_defaults() -> None:

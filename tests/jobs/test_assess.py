@@ -47,7 +47,7 @@ def test_halves_are_swapped(
     make_stripes: Callable[..., Path], tiny_weights: Path, tmp_path: Path, quick: dict[str, Any]
 ) -> None:
     counts = {"train/across": 24, "train/upright": 24, "val/across": 12, "val/upright": 12}
-    for seed in range(4, 16):  # until the halves disagree about the best epoch
+    for seed in range(12):  # until the halves disagree about the best epoch
         run = tmp_path / f"run{seed}"
         data = make_stripes(tmp_path / f"data{seed}", counts, seed=seed, contrast=25)
         setup, material, fitted = trained(data, tiny_weights, run, **quick)
@@ -67,7 +67,9 @@ def test_halves_are_swapped(
         fitted.take(other.state)
         labels = {s.path: s.target for s in setup.listing.samples}
         targets = np.array([labels[path] for path in theirs])
-        temperature = fit_temperature(direct(setup, fitted, theirs), targets)
+        temperature = 1.0  # where the one that ships is 1, as none helped
+        if fitted.decision.temperature != 1:
+            temperature = fit_temperature(direct(setup, fitted, theirs), targets)
         np.testing.assert_allclose(
             judged.logits[[rows[path] for path in paths]],
             direct(setup, fitted, paths) / temperature, rtol=1e-3, atol=1e-3,
@@ -121,7 +123,7 @@ def test_the_cross_validated_probe_weighs_classes_as_the_one_that_ships(
 def test_the_probe_ships_as_it_was_fitted(
     photos: Path, tiny_weights: Path, tmp_path: Path, quick: dict[str, Any], features: str
 ) -> None:
-    options = quick | ({"unfreeze": 0} if features == "plain" else {"lr": 0.5, "epochs": 1})
+    options = quick | ({"unfreeze": 0} if features == "plain" else {"lr": 0.03, "epochs": 1})
     setup, material, fitted = trained(photos, tiny_weights, tmp_path / "run", **options)
     assert fitted.ships == "probe"
     assert fitted.probe is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from plusx.jobs.cache import Kept
+    from plusx.jobs.cache import CacheItem
 
 EXAMPLES = """\b
 Examples:
@@ -60,12 +60,12 @@ def cache(
         print(f"{one.name}: stays: in use, or not ours to remove")
 
 
-def _total(kept: list[Kept]) -> int:
+def _total(kept: list[CacheItem]) -> int:
     """Bytes of all of them."""
     return sum(one.size_bytes for one in kept)
 
 
-def _table(kept: list[Kept]) -> None:
+def _table(kept: list[CacheItem]) -> None:
     import time
 
     heads = ("what", "size", "images", "views", "network", "data", "last used")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from plusx.atomic import replacing
-from plusx.fit.cache_lock import FileLock, locked
 from plusx.fit.cache_rows import RECORD, Keys, RowTable
+from plusx.lock import FileLock, locked
 
 FORMAT = 1
 """To be raised when the files mean something else: entries of another format are not used."""

@@ -18,7 +18,7 @@ UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheItem:
     """One thing that is kept.
 
     Attributes:
@@ -47,7 +47,7 @@ class Kept:
         return vars(self)
 
 
-def list_cache() -> list[Kept]:
+def list_cache() -> list[CacheItem]:
     """All that is kept, the last used first."""
     found = []
     for entry in _trunk().entries():
@@ -55,18 +55,18 @@ def list_cache() -> list[Kept]:
             images, views = entry.counts
             said = {key: str(entry.about.get(key, "?")) for key in ("kind", "net", "data")}
             name = f"trunk/{entry.folder.name}"
-            found.append(Kept(name, said["kind"], entry.size_bytes, entry.used, images, views,
+            found.append(CacheItem(name, said["kind"], entry.size_bytes, entry.used, images, views,
                               said["net"], said["data"]))  # fmt: skip
     for kind in ("facts", "datasets"):
         for place in (cache_folder() / kind).glob("*"):
             with suppress(OSError):
                 if place.suffix in ("", ".sqlite"):
-                    found.append(Kept(f"{kind}/{place.name}", kind, _size(place),
+                    found.append(CacheItem(f"{kind}/{place.name}", kind, _size(place),
                                       place.stat().st_mtime))  # fmt: skip
     return sorted(found, key=lambda one: -one.used)
 
 
-def clear_cache(older_than: str | None = None) -> tuple[list[Kept], list[Kept]]:
+def clear_cache(older_than: str | None = None) -> tuple[list[CacheItem], list[CacheItem]]:
     """Remove what was last used so long ago; all of it where nothing is said.
 
     Args:
@@ -79,8 +79,8 @@ def clear_cache(older_than: str | None = None) -> tuple[list[Kept], list[Kept]]:
         UsageError: ``older_than`` is no such time.
     """
     least = 0.0 if older_than is None else _seconds(older_than)
-    went: list[Kept] = []
-    stays: list[Kept] = []
+    went: list[CacheItem] = []
+    stays: list[CacheItem] = []
     trunk = {entry.folder.name: entry for entry in _trunk().entries()}
     for one in list_cache():
         if time.time() - one.used < least:

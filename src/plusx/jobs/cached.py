@@ -36,7 +36,7 @@ def default_views(images: int, epochs: int) -> int:
 
 
 @dataclass
-class Kept:
+class KeptTrunk:
     """What a run keeps of its frozen trunk.
 
     Attributes:
@@ -65,7 +65,7 @@ class Kept:
         """Of the entries in use."""
         return [slot.folder for slot in self.slots]
 
-    def without(self) -> Kept:
+    def without(self) -> KeptTrunk:
         """The same with nothing kept; what was kept so far is removed, if no other run uses it."""
         for slot in self.slots:
             slot.remove()
@@ -121,7 +121,7 @@ def trained_on(setup: Setup) -> Rows:
     return np.array(found, dtype=np.int64)
 
 
-def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Kept:
+def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> KeptTrunk:
     """The frozen backbone of a run with what earlier runs kept of it and room for the rest.
 
     Args:
@@ -131,7 +131,7 @@ def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Kept:
         reuse: False uses nothing of earlier runs and leaves nothing to later ones.
     """
     engine, chosen = open_engine(setup)
-    nothing = Kept(engine, chosen, image_keys(setup))
+    nothing = KeptTrunk(engine, chosen, image_keys(setup))
     if not setup.options.cache_gib:
         if setup.unfreeze:
             talk.note("--cache-gib 0: the frozen trunk runs every epoch")
@@ -150,7 +150,7 @@ def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Kept:
         return _open_in(own, setup, nothing, talk)
 
 
-def _open_in(cache: TrunkCache, setup: Setup, nothing: Kept, talk: Talk) -> Kept:
+def _open_in(cache: TrunkCache, setup: Setup, nothing: KeptTrunk, talk: Talk) -> KeptTrunk:
     kept = replace(nothing, slots=[])
     look, spec = setup.preprocessing, setup.network.model.spec
     about = depends(setup.network.model, 0, look, nothing.chosen)
@@ -188,7 +188,7 @@ def _open_in(cache: TrunkCache, setup: Setup, nothing: Kept, talk: Talk) -> Kept
 
 
 def _store(
-    cache: TrunkCache, setup: Setup, kept: Kept, shape: ActivationShape, views: int
+    cache: TrunkCache, setup: Setup, kept: KeptTrunk, shape: ActivationShape, views: int
 ) -> ActivationStore:
     assert setup.unfreeze is not None
     look = setup.preprocessing
@@ -205,7 +205,7 @@ def _store(
 def _rows(
     cache: TrunkCache,
     setup: Setup,
-    kept: Kept,
+    kept: KeptTrunk,
     what: tuple[str, dict[str, Any], int],
     views: range = range(1),
 ) -> KeyedRows:

@@ -19,7 +19,7 @@ from plusx.fit.features import FirstPass, Loading, cached_pass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
 from plusx.fit.keyed_rows import KeyedRows
 from plusx.fit.trunk import ActivationStore, Rows
-from plusx.jobs.cached import FULL, Kept, open_kept, trained_on
+from plusx.jobs.cached import FULL, KeptTrunk, open_kept, trained_on
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
 
@@ -113,7 +113,7 @@ def _run_backbone(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Mat
     return Material(bad, kept.engine, first, kept.store, kept.views, kept.table())
 
 
-def _first(setup: Setup, kept: Kept, folder: Path, talk: Talk) -> FirstPass:
+def _first(setup: Setup, kept: KeptTrunk, folder: Path, talk: Talk) -> FirstPass:
     """Features of every image, and its activation without augmentation where these are kept."""
     samples, remarks = setup.listing.samples, Remarks()
     found: FirstPass
@@ -139,7 +139,9 @@ def _first(setup: Setup, kept: Kept, folder: Path, talk: Talk) -> FirstPass:
     return found
 
 
-def _take_stock(setup: Setup, kept: Kept, locks: ExitStack, talk: Talk, remarks: Remarks) -> None:
+def _take_stock(
+    setup: Setup, kept: KeptTrunk, locks: ExitStack, talk: Talk, remarks: Remarks
+) -> None:
     """Become the one that writes what lacks, and say what is used again."""
     everything = np.arange(len(setup.listing.samples), dtype=np.int64)
     parts: dict[str, KeyedRows] = {}
@@ -154,7 +156,7 @@ def _take_stock(setup: Setup, kept: Kept, locks: ExitStack, talk: Talk, remarks:
     _remark_reused(setup, list(parts.values()), remarks)
 
 
-def _add_views(setup: Setup, kept: Kept, first: FirstPass, talk: Talk) -> tuple[BadImage, ...]:
+def _add_views(setup: Setup, kept: KeptTrunk, first: FirstPass, talk: Talk) -> tuple[BadImage, ...]:
     """Augmented views of the images that may be trained on, through the trunk into the store;
     those that cannot be read any more."""
     store = kept.store

@@ -79,7 +79,8 @@ class Began:
         if config["network"]["weights"].startswith("hub:"):
             asked["weights"] = config["network"]["weights"].removeprefix("hub:")
         views = config.get("cache", {}).get("views")
-        if views is not None:
+        # A probe alone has no views and keeps its features.
+        if views is not None and config["network"].get("trainable_blocks") != 0:
             asked |= {"views": views} if views else {"cache_gib": 0.0}
         return asked
 

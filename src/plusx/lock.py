@@ -1,4 +1,4 @@
-"""Advisory locks on files, which the system releases however a process ends."""
+"""Locks on files, which the system releases however a process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FileLock:
     It belongs to this object: two in one process exclude each other as two processes do.
 
     Raises:
-        OSError: the file cannot be made, or its file system knows no locks.
+        OSError: the file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,11 @@ class FileLock:
         self._close = weakref.finalize(self, os.close, self._file)
 
     def take(self, *, shared: bool = False, wait: bool = True) -> bool:
-        """Whether it could be taken; with ``wait`` it returns only when it could."""
+        """Whether it could be taken; with ``wait`` it returns only when it could.
+
+        Raises:
+            OSError: the file system knows no locks.
+        """
         try:
             _take(self._file, shared=shared, wait=wait)
         except (BlockingIOError, PermissionError):
@@ -45,6 +49,17 @@ class FileLock:
             return os.path.samestat(os.fstat(self._file), self.path.stat())
         except OSError:
             return False
+
+    def sign(self) -> None:
+        """Write this process's number into the file, for those that find it locked."""
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+
+    @property
+    def holder(self) -> str:
+        """Number of the process that signed it last, or "unknown"."""
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return os.read(self._file, 20).decode("ascii", "replace").strip() or "unknown"
 
     def release(self) -> None:
         """Let go; more than once does nothing."""
@@ -65,6 +80,7 @@ if sys.platform == "win32":
     def _take(file: int, *, shared: bool, wait: bool) -> None:
         # No shared locks here; a file that is mapped cannot be removed, which serves as one.
         while not shared:
+            os.lseek(file, 1 << 20, os.SEEK_SET)  # beyond the content, which stays readable
             try:
                 msvcrt.locking(file, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
             except OSError:
@@ -72,6 +88,8 @@ if sys.platform == "win32":
                     raise BlockingIOError from None
             else:
                 return
+            finally:
+                os.lseek(file, 0, os.SEEK_SET)
 
 else:
 
