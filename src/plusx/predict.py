@@ -171,6 +171,11 @@ class Predictor:
         return self._opened.engine(None)
 
     @property
+    def whole(self) -> bool:
+        """Whether the engine takes decoded images (1, H, W, C) and prepares them itself."""
+        return self._opened.whole
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a person should be told about the engine, so far."""
         return self._opened.notes

@@ -69,6 +69,14 @@ class Server:
         body, kind = multipart(*images)
         return self.ask("POST", f"/v1/predict{query}", body, Content_Type=kind, **headers)
 
+    def asking(self, *images: bytes | Path) -> socket.socket:
+        """A connection on which such a request was sent, and nothing read."""
+        body, kind = multipart(*images)
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        bare = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        bare.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        return bare
+
     def raw(self, data: bytes, *, wait: float = 10) -> bytes:
         """Bytes on a bare connection -> all that comes back until it is closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as bare:
@@ -151,7 +159,7 @@ def server(start_server: Start, finished: Run) -> Server:
     """One that serves the finished run with small limits; tests that end a server start another."""
     return start_server(
         finished.path, "--threads", 1, "--max-body-mib", 1, "--max-images", 8,
-        "--max-pixels", 1_000_000, "--max-request-s", 4, "--max-header-s", 2,
+        "--max-pixels", 1_000_000, "--max-request-s", 3, "--max-header-s", 1,
     )  # fmt: skip
 
 

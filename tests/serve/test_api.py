@@ -25,7 +25,8 @@ def shares(result: dict[str, Any]) -> dict[str, float]:
 def test_answers_equal_those_of_predict(server: Any, finished: Any, pictures: list[Path]) -> None:
     answer = server.predict(*pictures[:8])
     assert answer.status == 200
-    expected = plusx.Predictor(finished.path).predict(pictures[:8])
+    engine = server.ask("GET", "/v1/model").json["engine"]
+    expected = plusx.Predictor(finished.path, engine=engine).predict(pictures[:8])
     for given, found, wanted in zip(pictures, answer.json["results"], expected, strict=False):
         assert found["name"] == given.name
         assert found["label"] == wanted.label
@@ -92,7 +93,9 @@ def test_impossible_options(
 def test_card_health_and_description(server: Any, finished: Any) -> None:
     card = server.ask("GET", "/v1/model").json
     assert card["classes"] == list(plusx.Predictor(finished.path).classes)
-    assert card["figures"]["headline"] == finished.metrics["headline"]
+    assert card["figures"] == {"headline": finished.metrics["headline"]}
+    assert str(finished.path.parent) not in json.dumps(card)
+    assert server.ask("HEAD", "/healthz").status == 200
     assert server.ask("GET", "/v1/models").json == {"models": ["default"]}
     assert server.ask("GET", "/healthz").json == {"status": "ok"}
     described = server.ask("GET", "/openapi.json").json

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+
+def queued(server: Any) -> float:
+    text = server.ask("GET", "/metrics").content.decode()
+    return float(re.findall(r"^plusx_queue_images (\S+)", text, re.M)[0])
 
 
 def works(server: Any, pictures: list[Path]) -> bool:
@@ -114,11 +121,20 @@ def test_idle_connections_are_closed_and_block_nobody(server: Any, pictures: lis
 def test_a_full_queue_says_when_to_come_again(
     start_server: Any, finished: Any, pictures: list[Path]
 ) -> None:
-    small = start_server(finished.path, "--max-queue", 4, "--threads", 1)
-    refused = small.predict(*pictures[:5])
-    assert (refused.status, refused.code) == (503, "busy")
-    assert refused.headers["retry-after"] == "1"
-    assert small.predict(*pictures[:4]).status == 200
+    small = start_server(finished.path, "--max-queue", 4, "--threads", 1, "--max-wait-ms", 3000)
+    never = small.predict(*pictures[:5])
+    assert (never.status, never.code) == (413, "too_many_images")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(small.predict, *pictures[:3])  # waits for others to join its batch
+        small.until(lambda: queued(small) == 3)
+        refused = small.predict(*pictures[:2])
+        assert (refused.status, refused.code) == (503, "busy")
+        assert refused.headers["retry-after"] == "1"
+        assert first.result().status == 200
+    with small.asking(*pictures[:4]):
+        small.until(lambda: queued(small) == 4)
+    small.until(lambda: queued(small) == 0, seconds=2)  # who has gone holds no place
+    assert [one["status"] for one in small.events("request")].count(499) == 1
 
 
 def test_hosts_origins_and_keys(
@@ -169,7 +185,7 @@ def test_many_at_once_are_all_answered(server: Any, pictures: list[Path]) -> Non
     assert found == [200] * 48
 
 
-def test_requests_made_of_the_description(server: Any) -> None:
+def test_requests_made_of_the_description(server: Any, tmp_path: Path) -> None:
     """schemathesis makes them up; no answer may be a fault or differ from what is described."""
     pytest.importorskip("schemathesis")
     checks = ("not_a_server_error", "status_code_conformance", "content_type_conformance",
@@ -179,6 +195,6 @@ def test_requests_made_of_the_description(server: Any) -> None:
     run = "from schemathesis.cli import schemathesis; schemathesis()"
     found = subprocess.run(
         [sys.executable, "-c", run, "run", f"{server.url}/openapi.json", *asked],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,  # it writes where it runs
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-1000:]

@@ -26,8 +26,17 @@ Told = tuple[np.ndarray, list[str]]
 _own = threading.local()
 
 
-def read_safely(path: str | bytes, *, channels: int, reading: Reading) -> Told:
+def read_safely(
+    path: str | bytes, *, channels: int, reading: Reading, timeout_s: float = 60.0
+) -> Told:
     """``read_image`` of a file or of its content, wherever it is safe; the image, and remarks.
+
+    Args:
+        path: the file, or its content.
+        channels: see ``read_image``.
+        reading: see ``read_image``.
+        timeout_s: the longest that a decoder in a worker may take, in seconds; of one thread's
+            calls the first says.
 
     Raises:
         UnreadableImage: it cannot be read, or its decoder crashed or hung.
@@ -37,7 +46,7 @@ def read_safely(path: str | bytes, *, channels: int, reading: Reading) -> Told:
         return read_noting(asked)
     call = getattr(_own, "call", None)
     if call is None:  # one worker for each thread, so that threads don't wait for one another
-        call = _own.call = IsolatedCall[Asked, Told](read_noting)
+        call = _own.call = IsolatedCall[Asked, Told](read_noting, timeout_s=timeout_s)
     found = call(asked)
     if isinstance(found, Crashed):
         name = UNNAMED if isinstance(path, bytes) else path

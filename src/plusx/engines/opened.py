@@ -78,6 +78,11 @@ class Opened:
         return forward_batch(self._device) if asked is None else asked
 
     @property
+    def whole(self) -> bool:
+        """Whether the engine takes decoded images (1, H, W, C) and prepares them itself."""
+        return self._whole
+
+    @property
     def undecided(self) -> bool:
         """Whether ``auto`` has still to choose, or to see what it chose at work."""
         return isinstance(self._running, Choice) and self._running.open

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from plusx._version import __version__
 from plusx.decide import Decision
-from plusx.errors import PlusxError, UnreadableImage, UsageError
+from plusx.errors import UnreadableImage, UsageError
 from plusx.jobs.predictions_file import layout_of
 from plusx.serve.bodies import Given, Unusable, images_of
 from plusx.serve.card import card_of
@@ -25,7 +25,7 @@ from plusx.serve.counters import CONTENT_TYPE, Counters
 from plusx.serve.guard import RETRY_AFTER_S, Guard, busy, error_body
 from plusx.serve.lines import Lines
 from plusx.serve.schema import Card, Cards, Predictions, Refused, State
-from plusx.serve.served import Served
+from plusx.serve.served import NoHeatMap, Served
 from plusx.serve.settings import Settings
 from plusx.serve.shelf import Shelf
 
@@ -116,6 +116,7 @@ def create_app(settings: Settings) -> Guard:
         summary="Image classification with residual networks.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses=_FEW,
     )
@@ -165,8 +166,8 @@ def _add_predict(app: FastAPI, shelf: Shelf, settings: Settings, counters: Count
             how = _how(served, decide, sureness, threshold)
             with under_way.taken(len(given)):
                 explained = settings.limits.explained if explain else 0
-                results = await asyncio.gather(
-                    *(_one(served, i, one, how, top, i < explained) for i, one in enumerate(given))
+                results = await _all(
+                    _one(served, i, one, how, top, i < explained) for i, one in enumerate(given)
                 )
         good = sum("error" not in result or "top" in result for result in results)
         counters.images.labels("answered").inc(good)
@@ -209,6 +210,16 @@ class _Taken:
         self._places.add(-self._images)
 
 
+async def _all(parts: Iterable[Coroutine[Any, Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """All results in order; where one is a fault, or nobody waits any more, none goes on."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 async def _one(
     served: Served, index: int, given: Given, decision: Decision, top: int, explain: bool
 ) -> dict[str, Any]:
@@ -224,7 +235,7 @@ async def _one(
         try:
             heat = await served.explain(given, label)
             found["heat_map"] = {"label": label, "png": base64.b64encode(heat.png).decode()}
-        except PlusxError as error:
+        except NoHeatMap as error:
             found["error"] = {"code": "no_heat_map", "message": str(error)}
     return found
 
@@ -290,12 +301,12 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    def answer(request: Request, error: Unusable) -> JSONResponse:
+    def answer(
+        request: Request, error: Unusable, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
         body = error_body(error, request.state.visit.id)
-        more = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else None
-        if error.status in (408, 413, 503):  # what is still coming is not waited for
-            more = (more or {}) | {"connection": "close"}
-        return JSONResponse(body, status_code=error.status, headers=more)
+        more = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else {}
+        return JSONResponse(body, status_code=error.status, headers=more | dict(headers or {}))
 
     async def unusable(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Unusable)
@@ -309,16 +320,22 @@ def _add_errors(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return answer(request, Unusable(error.status_code, "http", str(error.detail)))
+        unusable = Unusable(error.status_code, "http", str(error.detail))
+        return answer(request, unusable, error.headers)
 
     async def usage(request: Request, error: Exception) -> JSONResponse:
         return answer(request, Unusable(400, "parameter", str(error)))
+
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        text = f"a fault of the server; its log names it under request id {request.state.visit.id}"
+        return answer(request, Unusable(500, "fault", text))
 
     handlers: dict[type[Exception], Handler] = {
         Unusable: unusable,
         RequestValidationError: validation,
         HTTPException: http,
         UsageError: usage,
+        Exception: fault,
     }
     for kind, how in handlers.items():
         app.add_exception_handler(kind, how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -19,6 +20,7 @@ RAW = "image"
 """What an image without a name is called."""
 
 _LONGEST_NAME = 255
+_MOST_MARKS = 100_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ async def images_of(headers: Headers, body: bytes, limits: Limits) -> list[Given
     if kind == "multipart/form-data":
         found = await _multipart(headers, body, limits)
     elif kind == "application/json":
-        found = _json(body)
+        found = await asyncio.to_thread(_json, body)  # large ones take long
     elif kind.startswith("image/") or kind in ("application/octet-stream", "application/dicom", ""):
         found = [Given(RAW, body)]
     else:
@@ -61,7 +63,7 @@ async def images_of(headers: Headers, body: bytes, limits: Limits) -> list[Given
         )  # fmt: skip
     if not found:
         raise Unusable(400, "no_images", f"no image in the request (multipart field {FIELD!r})")
-    if len(found) > limits.images:
+    if len(found) > limits.request_images:
         raise _too_many(f"{len(found)} images", limits)
     return found
 
@@ -75,12 +77,12 @@ async def _multipart(headers: Headers, body: bytes, limits: Limits) -> list[Give
         yield body
 
     try:
-        parser = _InMemory(headers, whole(), max_files=limits.images, max_fields=16)
+        parser = _InMemory(headers, whole(), max_files=limits.request_images, max_fields=16)
         form = await parser.parse()
     except MultiPartException as error:
         said = " ".join(str(error.message).split())
         if said.startswith("Too many files"):
-            raise _too_many(f"more than {limits.images} images", limits) from error
+            raise _too_many(f"more than {limits.request_images} images", limits) from error
         raise Unusable(400, "multipart", f"the multipart body is damaged: {said}") from error
     except (KeyError, ValueError, UnicodeError) as error:
         raise Unusable(400, "multipart", "the multipart body is damaged") from error
@@ -96,6 +98,9 @@ async def _multipart(headers: Headers, body: bytes, limits: Limits) -> list[Give
 
 def _json(body: bytes) -> list[Given]:
     """``{"images": [{"name": "a.jpg", "data": "<base64>"}, "<base64>", ...]}``."""
+    # No honest body has many: base64 has none of these, and a list of lists fills the memory.
+    if sum(body.count(mark) for mark in b"[{,") > _MOST_MARKS:
+        raise Unusable(400, "json", "the body holds far more than images and their names")
     try:
         values: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -121,7 +126,9 @@ def _json(body: bytes) -> list[Given]:
 
 
 def _too_many(what: str, limits: Limits) -> Unusable:
-    return Unusable(413, "too_many_images", f"{what} in one request; at most {limits.images}")
+    return Unusable(
+        413, "too_many_images", f"{what} in one request; at most {limits.request_images}"
+    )
 
 
 def _named(name: str | None) -> str:

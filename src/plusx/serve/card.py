@@ -8,14 +8,12 @@ from typing import Any
 import torch
 
 from plusx._version import __version__
-from plusx.jobs.run import read_json
 from plusx.serve.served import Served
 
 
 def card_of(served: Served, trouble: str | None) -> dict[str, Any]:
     """``plusx.serve.schema.Card`` of a model."""
     predictor = served.predictor
-    metrics = served.path / "metrics.json"
     return {
         "name": served.name,
         "task": predictor.task,
@@ -24,7 +22,7 @@ def card_of(served: Served, trouble: str | None) -> dict[str, Any]:
         "decides": predictor.decision.to_dict(),
         "engine": served.engine.name,
         "precision": served.engine.precision,
-        "figures": read_json(metrics) if metrics.is_file() else None,
+        "figures": served.figures,
         "versions": {
             "plusx": __version__,
             "torch": str(torch.__version__),

@@ -90,10 +90,12 @@ class Guard:
         scope["state"] = {**scope.get("state", {}), "visit": visit}
         answer = self._answering(send, visit, headers.get("origin"))
         limit = self._settings.limits.request_s
+        inner: Scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await asyncio.wait_for(self._admit(scope, headers, receive, answer, visit), limit)
+            await asyncio.wait_for(self._admit(inner, headers, receive, answer, visit), limit)
         except Unusable as error:
-            await self._drain(receive)
+            if visit.taken or headers.get("expect", "").lower() != "100-continue":
+                await self._drain(receive)
             await _refuse(answer, visit, error)
         except (asyncio.TimeoutError, TimeoutError):
             await _refuse(answer, visit, self._late(visit))
@@ -105,7 +107,7 @@ class Guard:
                 await _refuse(answer, visit, Unusable(500, "fault", text))
         finally:
             self._bodies -= visit.taken
-            self._note(scope, visit)
+            self._note({**scope, "route": inner.get("route")}, visit)
 
     async def _admit(
         self, scope: Scope, headers: Headers, receive: Receive, answer: Send, visit: Visit
@@ -118,16 +120,28 @@ class Guard:
             return
         body = await self._body(receive, visit)
         visit.whole = True
-        told = False
+
+        leaving, told = asyncio.ensure_future(_gone(receive)), False
 
         async def given() -> Message:
             nonlocal told
             if told:  # nothing follows but the end of the connection
-                return await receive()
+                await asyncio.shield(leaving)
+                return {"type": "http.disconnect"}
             told = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, given, answer)
+        answering = asyncio.ensure_future(self._app(scope, given, answer))
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+            elif not visit.answering:  # nobody waits for it: its images leave the queue
+                raise Unusable(499, "gone", "the sender has gone")
+            else:
+                await answering
+        finally:
+            await _end(answering, leaving)
 
     async def _body(self, receive: Receive, visit: Visit) -> bytes:
         """The whole body, counted while it comes."""
@@ -135,7 +149,7 @@ class Guard:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Unusable(400, "gone", "the sender has gone")
+                raise Unusable(499, "gone", "the sender has gone")
             part, more = message.get("body", b""), message.get("more_body", False)
             visit.taken += len(part)
             self._bodies += len(part)
@@ -231,6 +245,18 @@ def busy(why: str) -> Unusable:
 def error_body(error: Unusable, request_id: str) -> dict[str, Any]:
     """What every refused request gets."""
     return {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and wait until it has let go of what it held."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _refuse(send: Send, visit: Visit, error: Unusable) -> None:

@@ -85,7 +85,12 @@ def _config(settings: Settings, app: object, *, workers: int = 1) -> uvicorn.Con
         host=settings.host,
         port=settings.port,
         workers=workers,
-        http=partial(Impatient, header_s=limits.header_s, most=limits.connections),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            Impatient,
+            header_s=limits.header_s,
+            taken_s=limits.request_s,
+            most=limits.connections,
+        ),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -108,16 +113,23 @@ def _bind(settings: Settings) -> socket.socket:
         listening.bind((settings.host, settings.port))
     except (OSError, OverflowError) as error:
         listening.close()
-        raise UsageError(
-            f"--host {settings.host} --port {settings.port}: cannot be bound: {error}; choose "
-            "another (--port 0 takes a free one)"
-        ) from error
+        raise _taken(settings, error) from error
     listening.set_inheritable(True)
     return listening
 
 
+def _taken(settings: Settings, error: Exception) -> UsageError:
+    return UsageError(
+        f"--host {settings.host} --port {settings.port}: cannot be bound: {error}; choose "
+        "another (--port 0 takes a free one)"
+    )
+
+
 def _greet(settings: Settings, listening: socket.socket) -> None:
-    listening.listen(2048)  # from here on nobody is turned away
+    try:
+        listening.listen(2048)  # from here on nobody is turned away
+    except OSError as error:  # another took the address meanwhile
+        raise _taken(settings, error) from error
     port = listening.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host

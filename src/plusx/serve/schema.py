@@ -82,7 +82,7 @@ class Card(BaseModel):
     decides: dict[str, Any] = Field(description="Temperature, thresholds and sets.")
     engine: str
     precision: str
-    figures: dict[str, Any] | None = Field(description="What metrics.json of the run says.")
+    figures: dict[str, Any] | None = Field(description="The run's headline with its interval.")
     versions: dict[str, str]
     trouble: str | None = Field(description="Why changed files are not served, if so.")
 

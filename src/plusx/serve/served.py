@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +17,20 @@ import torch
 from plusx.data.safely import read_safely
 from plusx.decide import Decision
 from plusx.engines import Outputs
-from plusx.errors import ArtifactError
+from plusx.errors import ArtifactError, PlusxError, UnreadableImage, UsageError
 from plusx.jobs.explain import Explainer
+from plusx.jobs.run import read_json
 from plusx.predict import Prediction, Predictor
 from plusx.runtime import cpu_count
 from plusx.serve.batching import Batcher
 from plusx.serve.bodies import Given
 from plusx.serve.counters import Counters
 from plusx.serve.settings import Settings
+from plusx.serve.stamp import stamp
 
 Pixels = npt.NDArray[np.float32]
-HEAT_SIDE = 480
-"""Pixels of the short side of a heat map."""
+HEAT_SIDE, HEAT_LENGTH = 480, 1920
+"""Pixels of a heat map's short side and of its long side, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,10 @@ class Explained:
 
     label: str
     png: bytes
+
+
+class NoHeatMap(PlusxError):
+    """Why an image has no heat map, in words for who asked; they name no path."""
 
 
 class Served:
@@ -50,6 +56,7 @@ class Served:
 
     Attributes:
         users: requests that are using it; it may be closed at 0.
+        figures: the run's headline, as it was when the model was loaded; None where there is none.
 
     Raises:
         PlusxError: it cannot be loaded, or its answer to a blank image is not finite.
@@ -58,6 +65,7 @@ class Served:
     def __init__(self, name: str, path: Path, settings: Settings, counters: Counters) -> None:
         self.name, self.path, self.users = name, path, 0
         cores = settings.threads or max(1, cpu_count() // settings.workers)
+        self._stamp = stamp(path)
         self.predictor = Predictor(
             path,
             engine=settings.engine,
@@ -74,10 +82,15 @@ class Served:
             cores, thread_name_prefix=f"plusx-decode-{name}", initializer=torch.set_num_threads,
             initargs=(1,),
         )  # fmt: skip
-        self._explaining = ThreadPoolExecutor(1, thread_name_prefix=f"plusx-explain-{name}")
+        self._patience = limits.request_s
+        self._explaining = ThreadPoolExecutor(
+            1, thread_name_prefix=f"plusx-explain-{name}", initializer=torch.set_num_threads,
+            initargs=(1,),
+        )  # fmt: skip
         self._explainer: Explainer | None = None
-        self._lock = threading.Lock()
+        self._asked, self._most_asked, self._device = 0, limits.explaining, settings.device
         self._check()
+        self.figures = _headline(path / "metrics.json")
 
         def seen(images: int, seconds: float) -> None:
             counters.batches.labels(name).observe(images)
@@ -101,18 +114,27 @@ class Served:
             UnreadableImage: it cannot be decoded.
         """
         loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoders, self._read, given.content)
-        found = await asyncio.wrap_future(self._batcher.submit(pixels))
+        if self.predictor.whole:  # it takes images of any size, one by one: none is kept waiting
+            found = await loop.run_in_executor(self._decoders, self._at_once, given.content)
+        else:
+            pixels = await loop.run_in_executor(self._decoders, self._read, given.content)
+            found = await asyncio.wrap_future(self._batcher.submit(pixels))
         return self.predictor.answers([given.name], found, decision)[0]
 
     async def explain(self, given: Given, label: str) -> Explained:
         """Where the network looked for ``label``.
 
         Raises:
-            PlusxError: the image, or this network, has no heat map.
+            NoHeatMap: the image, or this network, has none, or too many are asked for.
         """
+        if self._asked >= self._most_asked:
+            raise NoHeatMap("too many heat maps are asked for at the moment; ask again")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._explaining, self._explain, given, label)
+        self._asked += 1
+        try:
+            return await loop.run_in_executor(self._explaining, self._explain, given, label)
+        finally:
+            self._asked -= 1
 
     def close(self) -> None:
         """Finish what is queued and let the threads go."""
@@ -125,9 +147,15 @@ class Served:
 
     def _image(self, content: bytes) -> torch.Tensor:
         image, _ = read_safely(
-            content, channels=self.predictor.preprocessing.channels, reading=self._reading
+            content,
+            channels=self.predictor.preprocessing.channels,
+            reading=self._reading,
+            timeout_s=self._patience,
         )
         return torch.from_numpy(image)
+
+    def _at_once(self, content: bytes) -> Outputs:
+        return self.engine.run(self._image(content)[None].numpy(), one_core=True)
 
     def _run(self, images: Pixels) -> Sequence[Outputs]:
         found = self.engine.run(images, one_core=self._one_core)
@@ -144,18 +172,48 @@ class Served:
     def _check(self) -> None:
         """One blank image: a network that answers it with NaN is not served."""
         own = self.predictor.preprocessing
-        found = self.engine.run(np.zeros((1, own.channels, own.size, own.size), np.float32))
+        shape = (own.channels, own.size, own.size)
+        blank = np.zeros((1, *shape), np.float32)
+        if self.predictor.whole:
+            blank = np.zeros(
+                (1, *shape[1:], shape[0]), np.float32 if own.takes_floats else np.uint8
+            )
+        found = self.engine.run(blank)
         if not np.isfinite(found.logits).all():
             raise ArtifactError(f"{self.path}: its answers are not finite; train it again")
 
     def _explain(self, given: Given, label: str) -> Explained:
         from PIL import Image
 
-        if self._explainer is None:
-            self._explainer = Explainer(self.path, neighbours=0)
-        found = self._explainer.explain_image(
-            self._image(given.content), given.name, label, side=HEAT_SIDE
-        )
+        try:
+            explainer = self._opened_explainer()
+            image = self._image(given.content)
+            short, long = sorted(image.shape[:2])
+            side = max(1, min(HEAT_SIDE, HEAT_LENGTH * short // long))
+            found = explainer.explain_image(image, given.name, label, side=side)
+        except UnreadableImage as error:
+            raise NoHeatMap(error.reason) from error
+        except UsageError as error:
+            raise NoHeatMap(str(error)) from error
         file = io.BytesIO()
         Image.fromarray(found.overlay).save(file, format="PNG")
         return Explained(found.label, file.getvalue())
+
+    def _opened_explainer(self) -> Explainer:
+        """Opened when it is first needed: it holds the network a second time."""
+        if self._explainer is None:
+            if stamp(self.path) != self._stamp:  # maps of another network would be wrong
+                raise NoHeatMap("the model's files have changed since it was loaded")
+            try:
+                self._explainer = Explainer(self.path, device=self._device, neighbours=0)
+            except ArtifactError as error:  # its words name a path of this server
+                raise NoHeatMap("heat maps need the run itself, not an exported file") from error
+        return self._explainer
+
+
+def _headline(path: Path) -> dict[str, Any] | None:
+    """What a run may tell strangers of itself: never a path, as the rest of the file may."""
+    if not path.is_file():
+        return None
+    found = read_json(path).get("headline")
+    return {"headline": found} if isinstance(found, dict) else None

@@ -29,6 +29,7 @@ class Limits:
             still coming, else 503.
         keep_alive_s: seconds that an idle connection stays open after an answer.
         explained: images of one request that get a heat map.
+        explaining: heat maps that wait or are being made; further images get none.
     """
 
     body_mib: float = 32.0
@@ -41,6 +42,7 @@ class Limits:
     request_s: float = 30.0
     keep_alive_s: float = 15.0
     explained: int = 4
+    explaining: int = 16
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -56,8 +58,13 @@ class Limits:
 
     @property
     def bodies_bytes(self) -> int:
-        """Of all bodies at once."""
-        return int(self.bodies_mib * 2**20)
+        """Of all bodies at once; at least one of the largest."""
+        return max(int(self.bodies_mib * 2**20), self.body_bytes)
+
+    @property
+    def request_images(self) -> int:
+        """In one request: more than the queue holds would never be answered."""
+        return min(self.images, self.queue)
 
 
 @dataclass(frozen=True)

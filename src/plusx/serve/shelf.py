@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from plusx.errors import PlusxError
 from plusx.serve.bodies import Unusable
@@ -13,9 +12,9 @@ from plusx.serve.counters import Counters
 from plusx.serve.lines import Lines
 from plusx.serve.served import Served
 from plusx.serve.settings import Settings
+from plusx.serve.stamp import Stamp, stamp
 
 POLL_S = 1.0
-Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class Shelf:
@@ -23,7 +22,8 @@ class Shelf:
 
     Attributes:
         models: name -> the one that answers now.
-        trouble: name -> why its newest files are not served; the one before goes on.
+        trouble: name -> why its newest files are not served; the one before goes on. It names no
+            path of the server: the log does.
 
     Raises:
         PlusxError: one cannot be loaded.
@@ -77,10 +77,10 @@ class Shelf:
         try:
             fresh = await asyncio.to_thread(self._load, name)
         except PlusxError as error:
-            self._keep_old(name, str(error))
+            self._keep_old(name, type(error).__name__, str(error))
             return
         except Exception as error:  # hostile or half-written files may raise anything
-            self._keep_old(name, type(error).__name__)
+            self._keep_old(name, type(error).__name__, type(error).__name__)
             return
         old, self.models[name] = self.models[name], fresh
         self.trouble.pop(name, None)
@@ -90,24 +90,18 @@ class Shelf:
             await asyncio.sleep(0.05)
         await asyncio.to_thread(old.close)
 
-    def _keep_old(self, name: str, why: str) -> None:
-        self.trouble[name] = why
+    def _keep_old(self, name: str, kind: str, why: str) -> None:
+        self.trouble[name] = (
+            f"its changed files cannot be served ({kind}); the model before them goes on; the "
+            "server's log says more"
+        )
         self._counters.reloads.labels("failed").inc()
         self._lines.write("reload_failed", model=name, reason=why, serving="the one before")
 
     def _load(self, name: str) -> Served:
-        return Served(name, self._settings.models[name], self._settings, self._counters)
-
-
-def stamp(path: Path) -> Stamp:
-    """What changes when a model's files do: their names, inodes, sizes and times."""
-    folder = path / "model" if (path / "model").is_dir() else path
-    files = sorted(folder.iterdir()) if folder.is_dir() else [path, path.with_suffix(".bin")]
-    found = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        found.append((file.name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+        served = Served(name, self._settings.models[name], self._settings, self._counters)
+        engine = served.engine
+        notes = list(served.predictor.notes) or None
+        self._lines.write("loaded", model=name, engine=engine.name, precision=engine.precision,
+                          notes=notes)  # fmt: skip
+        return served
