@@ -271,8 +271,8 @@ def test_a_full_disk_leaves_nothing(finished: Run, tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        f"sys.argv = ['plusx', 'export', {str(finished.path)!r}, '--to', 'torch', '--no-check', '--out',"
-        f" {str(tmp_path / 'new' / 'x.pt2')!r}];"
+        f"sys.argv = ['plusx', 'export', {str(finished.path)!r}, '--to', 'torch', '--no-check',"
+        f" '--out', {str(tmp_path / 'new' / 'x.pt2')!r}];"
         "from plusx.__main__ import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -203,8 +203,15 @@ def test_a_model_folder_keeps_how_it_decides(
 
 def test_a_model_of_several_labels_stays_one(tiny_weights: Path, tmp_path: Path) -> None:
     source = load_artifact(tiny_weights)
-    save_artifact(tmp_path / "multi", source.model, classes=source.classes,
-                  preprocessing=source.preprocessing, task="multi", provenance={}, card="")  # fmt: skip
+    save_artifact(
+        tmp_path / "multi",
+        source.model,
+        classes=source.classes,
+        preprocessing=source.preprocessing,
+        task="multi",
+        provenance={},
+        card="",
+    )
     decision = Decision(thresholds=(0.1, 0.2, 0.3, 0.4, 0.5))
     write_decision(tmp_path / "multi", decision)
     run = plusx.import_weights(tmp_path / "multi", tmp_path / "run", talk=Talk(quiet=True))
