@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import plusx
+from plusx.decide import Decision
 from plusx.errors import UsageError, WeightsError
 from plusx.jobs.import_weights import read_classes
 from plusx.jobs.talk import Talk
-from plusx.weights import load_artifact
+from plusx.weights import load_artifact, save_artifact, write_decision
 from plusx.weights.load import disk_state
 
 NAMES = tuple(f"thing {i}" for i in range(10))
@@ -174,3 +175,45 @@ def test_the_command_takes_what_a_file_leaves_open(
     wrong = command("import", contrasted, "--model", "resnet34", "--out", tmp_path / "other")
     assert "these look like" in wrong.error
     assert not (tmp_path / "other").exists()
+
+
+def test_a_model_folder_keeps_how_it_decides(
+    finished: plusx.Run, photos: Path, tmp_path: Path
+) -> None:
+    """Temperature, sets, unknown images: the same answers; other names leave them behind, said."""
+    wanted = load_artifact(finished.path)
+    assert wanted.decision.unknown is not None
+    run = plusx.import_weights(finished.path, tmp_path / "run", talk=Talk(quiet=True))
+    found = load_artifact(run.path)
+    assert found.decision == wanted.decision
+    assert found.decision.unknown is not None
+    image = photos / "val" / "across" / "003.png"
+    ours, theirs = finished.predict(image), run.predict(image)
+    assert (ours.decision, ours.set) == (theirs.decision, theirs.set)  # type: ignore[union-attr]
+    assert ours.unknown_score == theirs.unknown_score  # type: ignore[union-attr]
+    talk = Talk(quiet=True)
+    other = plusx.import_weights(finished.path, tmp_path / "other", classes=("x", "y"), talk=talk)
+    assert load_artifact(other.path).decision.temperature == 1.0
+    assert any("are left behind, for --classes gives other names" in note for note in talk.notes)
+    file = plusx.import_weights(
+        finished.model_path / "model.safetensors", tmp_path / "file", talk=Talk(quiet=True)
+    )
+    assert load_artifact(file.path).decision == wanted.decision
+
+
+def test_a_model_of_several_labels_stays_one(tiny_weights: Path, tmp_path: Path) -> None:
+    source = load_artifact(tiny_weights)
+    save_artifact(
+        tmp_path / "multi",
+        source.model,
+        classes=source.classes,
+        preprocessing=source.preprocessing,
+        task="multi",
+        provenance={},
+        card="",
+    )
+    decision = Decision(thresholds=(0.1, 0.2, 0.3, 0.4, 0.5))
+    write_decision(tmp_path / "multi", decision)
+    run = plusx.import_weights(tmp_path / "multi", tmp_path / "run", talk=Talk(quiet=True))
+    found = load_artifact(run.path)
+    assert (found.task, found.decision) == ("multi", decision)

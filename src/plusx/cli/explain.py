@@ -13,11 +13,12 @@ Examples:
   plusx explain runs/photos-1 x.jpg
   plusx explain runs/photos-1 new/ --class bees --out maps/
   plusx explain runs/photos-1 x.jpg --neighbours 10 --json
+  plusx explain photos.onnx x.jpg --parent runs/photos-1
 """
 
 
 def explain(
-    run: Annotated[str, typer.Argument(help="A run folder or a model folder.")],
+    run: Annotated[str, typer.Argument(help="A run folder, a model folder or an exported file.")],
     images: Annotated[list[str], typer.Argument(help="Image files, folders or patterns.")],
     label: Annotated[
         str | None,
@@ -27,6 +28,12 @@ def explain(
     neighbours: Annotated[
         int, typer.Option(help="Name so many training images nearest to each (0: none).")
     ] = 5,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            help="The run that an exported file was made from [default: the one it lies in]."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON an image.")] = False,
 ) -> None:
@@ -39,7 +46,7 @@ def explain(
     from plusx.jobs.explain import Explainer, save
     from plusx.jobs.talk import Talk
 
-    explainer = Explainer(run, device=device, neighbours=neighbours)
+    explainer = Explainer(run, device=device, neighbours=neighbours, parent=parent)
     if neighbours and not explainer.kept:
         print("note: the run kept no training images to be nearest", file=sys.stderr)
     failed, taken = 0, set[str]()

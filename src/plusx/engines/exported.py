@@ -8,6 +8,7 @@ whole, image by image.
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,25 @@ def open_exported(path: Path, *, name: str = AUTO, precision: str | None = None)
         graph = core().read_model(io.BytesIO(graph.SerializeToString()))
     wanted, notes = _openvino_precision(precision, own)
     return Exported(metadata, OpenVINOEngine(graph, precision=wanted), notes=notes)
+
+
+def read_metadata(path: Path) -> ExportMetadata:
+    """What an exported file says about itself; its seal is checked, nothing is run.
+
+    Raises:
+        ArtifactError: it is absent, damaged, edited, of a later plusx, or none of plusx's.
+        MissingExtra: the library that reads such files is not installed.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: is not there")
+    check_seal(path)
+    suffix = path.suffix.lower()
+    if suffix != ".pt2":
+        return _read_onnx(path)[1] if suffix == ".onnx" else _read_ir(path)[1]
+    with zipfile.ZipFile(path) as archive:  # loading the program would take seconds
+        found = [one for one in archive.namelist() if one.endswith(f"/extra/{KEY}")]
+        text = archive.read(found[0]).decode("utf-8", "replace") if found else None
+    return _metadata(path, text, None)
 
 
 def _openvino_precision(asked: str | None, own: str) -> tuple[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,16 @@ from plusx.data import BadImage, Preprocessing, Sample, unlabelled
 from plusx.data.decode import as_bytes
 from plusx.data.loader import decode
 from plusx.decide import log_probabilities
+from plusx.engines.exported import is_exported, read_metadata
 from plusx.errors import UnreadableImage, UsageError
 from plusx.explain import grad_cam, on_image, overlay, sharpest_stage, smaller
 from plusx.jobs.neighbours import SHOWN, Neighbour, load_neighbours
 from plusx.jobs.wording import one_line
 from plusx.model.classifier import Classifier
 from plusx.runtime import resolve_device
-from plusx.weights import load_artifact
+from plusx.weights import Artifact, load_artifact
+from plusx.weights.artifact import find_artifact
+from plusx.weights.exported import EXPORT
 
 PathLike = str | os.PathLike[str]
 
@@ -55,26 +58,39 @@ class Explanation:
 
 
 class Explainer:
-    """Explains the answers of one artifact.
+    """Explains the answers of one artifact, or of an exported file through the run it is from.
+
+    An exported file holds no gradients: the float32 network that it was made from is explained,
+    with the temperature that the file carries.
 
     Args:
-        run: a run folder or a model folder.
+        run: a run folder, a model folder, or a file that ``plusx export`` made.
         device: where to run.
         neighbours: how many training images to name, where the run kept them.
+        parent: the run that an exported file was made from; by default the one whose ``export``
+            folder it lies in.
 
     Attributes:
         classes: K names.
         kept: how many training images there are to choose neighbours among.
 
     Raises:
-        ArtifactError: the folder cannot be read.
-        UsageError: ``neighbours`` is negative.
+        ArtifactError: the folder or file cannot be read.
+        UsageError: ``neighbours`` is negative, the parent of an exported file is absent or
+            another, or ``parent`` is given for a run.
     """
 
-    def __init__(self, run: PathLike, *, device: str = "auto", neighbours: int = SHOWN) -> None:
+    def __init__(
+        self,
+        run: PathLike,
+        *,
+        device: str = "auto",
+        neighbours: int = SHOWN,
+        parent: PathLike | None = None,
+    ) -> None:
         if neighbours < 0:
             raise UsageError(f"--neighbours {neighbours} must be at least 0")
-        artifact = load_artifact(Path(run))
+        folder, artifact = _explained(Path(run), None if parent is None else Path(parent))
         self.classes = artifact.classes
         self._preprocessing: Preprocessing = artifact.preprocessing
         self._device = resolve_device(device)
@@ -82,7 +98,7 @@ class Explainer:
         self._task, self._decision = artifact.task, artifact.decision
         self._stage = sharpest_stage(self._model, self._preprocessing.size)
         self._most = neighbours
-        self._neighbours = load_neighbours(Path(run)) if neighbours else None
+        self._neighbours = load_neighbours(folder) if neighbours else None
         self.kept = 0 if self._neighbours is None else len(self._neighbours)
 
     def explain(
@@ -149,6 +165,36 @@ class Explainer:
         if self._neighbours is None:
             return ()
         return self._neighbours.nearest(features.float().cpu().numpy(), self._most, path=path)
+
+
+def _explained(path: Path, parent: Path | None) -> tuple[Path, Artifact]:
+    """The run to explain with, and its model as ``path`` has it."""
+    if not is_exported(path):
+        if parent is not None:
+            raise UsageError(f"--parent {parent}: is for exported files, and {path} is none")
+        return path, load_artifact(path)
+    said = read_metadata(path)
+    inside = Path(os.path.abspath(path)).parent  # noqa: PTH100 (a symbolic link stays as it is)
+    folder = parent or (inside.parent if inside.name == EXPORT else None)
+    remedy = (
+        f"an exported file is explained through the run it was made from, {one_line(said.name)!r} "
+        f"(SHA-256 of model.safetensors {said.parent[:12]}...); give --parent RUN"
+    )
+    if folder is None or find_artifact(folder) is None:
+        where = f"{path} lies in no run" if folder is None else f"{folder} holds no model"
+        raise UsageError(f"{where}: {remedy}")
+    artifact = load_artifact(folder)
+    if artifact.sha256 != said.parent:
+        raise UsageError(
+            f"{folder}: its model is another one (SHA-256 {artifact.sha256[:12]}...) than {path} "
+            f"was made from: {remedy}"
+        )
+    return folder, replace(
+        artifact,
+        classes=said.classes,
+        preprocessing=said.preprocessing,
+        decision=replace(artifact.decision, temperature=said.decision.get("temperature", 1.0)),
+    )
 
 
 def save(found: Explanation, folder: Path, taken: set[str]) -> Path:

@@ -21,7 +21,7 @@ from plusx.jobs.parity import Parity, check
 from plusx.jobs.run import write_json
 from plusx.jobs.talk import Talk
 from plusx.weights import load_artifact
-from plusx.weights.exported import Format, Precision
+from plusx.weights.exported import EXPORT, Format, Precision
 
 PathLike = str | os.PathLike[str]
 
@@ -181,7 +181,7 @@ def _remedy(precision: Precision) -> str:
 
 def _place(folder: Path, stem: str, to: Format, out: PathLike | None) -> Path:
     if out is None:
-        return folder / "export" / (stem + TARGETS[to].suffix)
+        return folder / EXPORT / (stem + TARGETS[to].suffix)
     if not str(out):
         raise UsageError("--out '': is an empty name; give the file to write")
     path = Path(out)

@@ -11,13 +11,26 @@ from typing import Any, cast
 
 import torch
 
+from plusx.data.records import Task
+from plusx.decide import Decision
 from plusx.errors import UsageError
 from plusx.jobs.card import model_card
 from plusx.jobs.origin import versions
 from plusx.jobs.run import Run, check_free, run_folder, write_config
 from plusx.jobs.talk import Talk
 from plusx.model.surgery import replace_head
-from plusx.weights import Network, Reading, architecture, create_network, save_artifact, title
+from plusx.weights import (
+    Artifact,
+    Network,
+    Reading,
+    architecture,
+    create_network,
+    load_artifact,
+    save_artifact,
+    title,
+    write_decision,
+)
+from plusx.weights.artifact import WEIGHTS, find_artifact
 
 PathLike = str | os.PathLike[str]
 
@@ -60,6 +73,8 @@ def import_weights(
     for text in network.notes:
         talk.note(text)
     names = _names(network, classes, talk)
+    known = _artifact(Path(source).expanduser(), network)
+    task: Task = "single" if known is None else known.task
     provenance = {"weights": network.origin, "weights_sha256": network.sha256, "ships": "imported"}
     if not network.has_head:
         provenance["head"] = "fresh, not trained"
@@ -77,16 +92,36 @@ def import_weights(
             network.model,
             classes=names,
             preprocessing=network.preprocessing,
+            task=task,
             provenance=provenance,
             card=model_card(
                 classes=names,
                 provenance=provenance,
                 name=folder.name,
                 architecture=architecture(spec),
+                task=task,
                 kind=title(spec),
             ),
         )
+        if known is not None and known.decision != Decision():
+            if known.classes == names:
+                write_decision(folder / "model", known.decision)
+            else:
+                talk.note(
+                    "its temperature, thresholds and other rules of deciding are left behind, for "
+                    "--classes gives other names"
+                )
         return Run(folder)
+
+
+def _artifact(path: Path, network: Network) -> Artifact | None:
+    """The model folder that these weights are from, where they are used as it has them."""
+    folder = find_artifact(path if path.is_dir() else path.parent)
+    if folder is None or not (path.is_dir() or path.name == WEIGHTS):
+        return None
+    artifact = load_artifact(folder)
+    same = (artifact.sha256, artifact.spec) == (network.sha256, network.model.spec)
+    return artifact if same and artifact.preprocessing == network.preprocessing else None
 
 
 def _names(

@@ -16,6 +16,8 @@ from plusx.errors import ArtifactError, UsageError
 
 EXPORT_VERSION = 1
 KEY = "plusx"
+EXPORT = "export"
+"""The folder of a run that its exported files lie in."""
 
 Format = Literal["onnx", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
