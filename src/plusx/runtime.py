@@ -174,3 +174,21 @@ def cache_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "plusx" / "Cache"
     usual = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "plusx"
+
+
+def cache_gib() -> float:
+    """Most that kept trunk activations may take in ``cache_folder``: ``PLUSX_CACHE_GIB``, or 20.
+
+    Raises:
+        UsageError: the variable is no number of at least 0.
+    """
+    said = os.environ.get("PLUSX_CACHE_GIB", "20")
+    try:
+        value = float(said)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(
+            f"environment variable PLUSX_CACHE_GIB={said!r} must be a number of at least 0 (GiB)"
+        )
+    return value

@@ -10,8 +10,10 @@ import torch
 from plusx.data import Augmentation, Preprocessing, Sample, read_image, read_listing
 from plusx.data.records import target_array
 from plusx.engines import TorchEngine
-from plusx.fit.features import first_pass
+from plusx.fit.cache import About, TrunkCache
+from plusx.fit.features import Loading, cached_pass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, StreamedImages
+from plusx.fit.keyed_rows import KeyedRows
 from plusx.fit.loop import Hardware, all_logits
 from plusx.fit.trunk import ActivationShape, ActivationStore
 from plusx.model.surgery import split_trunk
@@ -42,19 +44,41 @@ def streamed(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_come_back_as_they_were_written(tmp_path: Path, dtype: torch.dtype) -> None:
-    store = ActivationStore(tmp_path, 6, ActivationShape((2, 3, 4), 5, dtype))
+def rows_for(folder: Path, kind: str, images: int, row_bytes: int, views: range) -> KeyedRows:
+    keys = np.array([f"{i:016d}".encode() for i in range(images)], dtype="S16")
+    about = About(kind, {}, row_bytes, "tiny", "photos")
+    return KeyedRows(TrunkCache(folder, 2**30).open(about, keys), keys, views)
+
+
+def store_for(folder: Path, images: int, shape: ActivationShape, views: int = 1) -> ActivationStore:
+    """An empty store, its plain and its augmented rows in entries of their own."""
+    plain = rows_for(folder, "plain", images, shape.row_bytes, range(1))
+    more = (
+        rows_for(folder, "views", images, shape.row_bytes, range(1, views)) if views > 1 else None
+    )
+    return ActivationStore(shape, images, plain=plain, augmented=more)
+
+
+@pytest.mark.parametrize("pooled", [0, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_come_back_as_they_were_written(
+    tmp_path: Path, dtype: torch.dtype, pooled: int
+) -> None:
+    store = store_for(tmp_path, 5, ActivationShape((2, 3, 4), pooled, dtype), views=2)
     random = torch.Generator().manual_seed(0)
-    activation = torch.randn(3, 2, 3, 4, generator=random).to(dtype)
-    pooled = torch.randn(3, 5, generator=random)
-    store.write(np.array([4, 0, 2]), activation.to(memory_format=torch.channels_last), pooled)
-    again, pooled_again = store.read(np.array([2, 4, 0]))
+    activation = torch.randn(5, 2, 3, 4, generator=random).to(dtype)
+    features = torch.randn(5, pooled, generator=random)
+    images = np.array([4, 0, 2])
+    last = activation.to(memory_format=torch.channels_last)
+    store.write(0, images, last[:3], features[:3])
+    store.write(1, np.array([0, 1]), last[3:], features[3:])
+    again, features_again = store.read(np.array([2, 5, 4, 6, 0]))  # view 1 of image i is row 5 + i
     assert again.dtype == dtype
-    assert torch.equal(again, activation[[2, 0, 1]])
-    assert torch.equal(pooled_again, pooled[[2, 0, 1]])
-    size = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert 0 <= size - 6 * store.shape.row_bytes < 1000
+    assert torch.equal(again, activation[[2, 3, 0, 4, 1]])
+    assert again.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(features_again, features[[2, 3, 0, 4, 1]])
+    size = sum(path.stat().st_size for path in tmp_path.rglob("rows.bin"))
+    assert size == 5 * store.shape.row_bytes
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -65,8 +89,12 @@ def test_what_is_cached_gives_the_logits_of_the_whole_network(
     engine = TorchEngine(model, device=CPU, top_blocks=blocks)
     first, _ = engine.trunk(torch.zeros(1, 3, 32, 32))
     shape = ActivationShape(tuple(first.shape[1:]), 0, first.dtype)
-    store = ActivationStore(tmp_path, len(samples), shape)
-    passed = first_pass(engine, samples, SIZE, folder=tmp_path, store=store, batch_size=7)
+    store = store_for(tmp_path, len(samples), shape)
+    features = rows_for(tmp_path, "features", len(samples), 4 * 32, range(1))
+    passed = cached_pass(
+        engine, samples, SIZE, folder=tmp_path, features=features, store=store,
+        loading=Loading(batch_size=7),
+    )  # fmt: skip
     assert passed.readable.all()
     feed = Feed(batch_size=5, threads=2, seed=0)
     rows = np.arange(len(samples))[None]
@@ -118,9 +146,11 @@ def test_views_depend_on_seed_epoch_and_image_alone(samples: tuple[Sample, ...])
 
 def test_cached_views_take_turns(tmp_path: Path) -> None:
     n, views = 6, 3
-    store = ActivationStore(tmp_path, n * views, ActivationShape((1, 1, 1), 1, torch.float32))
+    store = store_for(tmp_path, n, ActivationShape((1, 1, 1), 1, torch.float32), views)
     for row in range(n * views):
-        store.write(np.array([row]), torch.full((1, 1, 1, 1), float(row)), torch.zeros(1, 1))
+        view, image = divmod(row, n)
+        value = torch.full((1, 1, 1, 1), float(row))
+        store.write(view, np.array([image]), value, torch.zeros(1, 1))
     rows = np.arange(views)[:, None] * n + np.arange(n)
     source = CachedViews(store, rows, np.zeros(n, np.int64), feed=Feed(2, 1, 0))
     seen: dict[int, list[int]] = {image: [] for image in range(n)}

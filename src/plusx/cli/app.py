@@ -12,6 +12,7 @@ import typer
 
 from plusx._version import __version__
 from plusx.cli import (
+    cache,
     compare,
     evaluate,
     explain,
@@ -55,6 +56,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         "Weights for torchvision, timm or one file.",
         export_weights.EXAMPLES,
     ),
+    "cache": (cache.cache, "List or remove what is kept from run to run.", cache.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
 """Each verb: what runs, one line of help, examples."""

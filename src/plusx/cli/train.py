@@ -53,6 +53,9 @@ def train(
     label_smoothing: Annotated[
         float | None, typer.Option(help="[default: 0.1 from scratch, else 0]")
     ] = None,
+    mixup: Annotated[
+        float, typer.Option(help="Mix pairs of images: alpha, such as 0.2 (0: don't).")
+    ] = 0.0,
     patience: Annotated[
         int | None, typer.Option(help="Epochs without gain before stopping; 0: never stop.")
     ] = None,

@@ -148,6 +148,7 @@ class StreamedImages:
         augmentation: of ``shuffled``; each view depends on (seed, epoch, image) alone.
         feed: how they are dealt out.
         trunk: images -> what the net takes; the images themselves where it is absent.
+        names: (n,) whole numbers from which each image's views are drawn; by default its position.
         on_bad: told of images that could be read before and cannot now.
     """
 
@@ -160,12 +161,14 @@ class StreamedImages:
         augmentation: Augmentation,
         feed: Feed,
         trunk: Callable[[Tensor], Inputs] | None = None,
+        names: Sequence[int] | None = None,
         on_bad: Callable[[Sequence[BadImage]], None],
     ) -> None:
         self._samples, self._preprocessing = samples, preprocessing
         self._targets = torch.from_numpy(targets)
         self._augmentation, self._feed = augmentation, feed
         self._trunk, self._on_bad = trunk, on_bad
+        self._names = range(len(samples)) if names is None else names
 
     @property
     def images(self) -> int:
@@ -194,7 +197,7 @@ class StreamedImages:
 
     def _augmented(self, number: int, order: Rows) -> Callable[[Sample, int], Tensor]:
         def read(sample: Sample, place: int) -> Tensor:
-            rng = view_rng(self._feed.seed, number, int(order[place]))
+            rng = view_rng(self._feed.seed, number, self._names[order[place]])
             image = decode(sample, self._preprocessing)
             return self._augmentation(image, self._preprocessing, rng=rng)
 

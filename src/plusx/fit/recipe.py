@@ -32,6 +32,7 @@ class Recipe:
         norm: ``train`` or ``eval``, the mode of trainable BatchNorm.
         clip: largest norm of the gradient.
         seed: of order, augmentation and initialisation.
+        mixup: alpha of ``plusx.fit.mix.mixup``; 0 mixes nothing.
     """
 
     epochs: int
@@ -45,6 +46,7 @@ class Recipe:
     norm: Norm
     clip: float
     seed: int
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -56,6 +58,7 @@ class Recipe:
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             "patience": (self.patience >= 0, "at least 0"),
+            "mixup": (0 <= self.mixup < math.inf, "at least 0"),
             "norm": (self.norm in ("train", "eval"), "auto, train or eval"),
         }
         for name, (fine, wanted) in checks.items():

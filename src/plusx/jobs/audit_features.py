@@ -16,7 +16,7 @@ from plusx.engines import TorchEngine
 from plusx.evaluate.label_errors import find_label_errors
 from plusx.evaluate.outliers import FEWEST_IMAGES, find_outliers
 from plusx.evaluate.shortcuts import deal
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.fit.probe import cross_validate, fit_probe
 from plusx.jobs.audit import Audit
 from plusx.jobs.audit_alike import find_lookalikes
@@ -80,8 +80,7 @@ def extract(audit: Audit, options: ScanOptions, talk: Talk) -> tuple[Features, I
             samples,
             replace(made.preprocessing, reading=audit.seen.reading),
             folder=Path(folder),
-            threads=cpu_count(),
-            tick=lambda n: tick(n, ""),
+            loading=Loading(cpu_count(), tick=lambda n: tick(n, "")),
         )
         return np.array(first.features[first.readable]), rows[first.readable]
 

@@ -205,7 +205,7 @@ class _Contestant:
                 self._entrant, network, lr=1.0, epochs=self._plan.epochs, seed=seed, talk=self._talk
             )
             started = time.perf_counter()
-            material = gather(setup, cache, self._talk)
+            material = gather(setup, cache, self._talk, reuse=False)
             self._ready = network, material, time.perf_counter() - started
         return self._ready
 

@@ -116,7 +116,7 @@ def training_features(
         return material.first.features[rows]
     if material.store is not None and isinstance(fitted.net, Top):
         with talk.phase("features of training images"):
-            return _through_top(fitted.net, material.store, rows)
+            return through_top(fitted.net, material.store, rows)
     chosen = [setup.listing.samples[p] for p in rows]
     label = "features of training images"
     found = score(setup, artifact, chosen, label, talk, features=True)
@@ -124,7 +124,8 @@ def training_features(
 
 
 @torch.inference_mode()
-def _through_top(net: Top, store: ActivationStore, rows: Rows) -> Features:
+def through_top(net: Top, store: ActivationStore, rows: Rows) -> Features:
+    """(n, D) features of cached activations behind the blocks that were trained."""
     where = next(net.parameters())
     net.eval()
     found = []

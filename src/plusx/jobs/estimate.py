@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from plusx.data import Sample, gather_facts
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.fit.loop import forward, make_optimizer
-from plusx.jobs.material import open_backbone
+from plusx.jobs.cached import activation_shape, affordable_views, open_engine, trained_on
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.setup import Setup, prepare
 from plusx.jobs.talk import Talk
@@ -89,11 +89,16 @@ def _audit_seconds(setup: Setup, few: Sequence[Sample]) -> tuple[float, float]:
 
 def _pass_seconds(setup: Setup, few: Sequence[Sample], folder: Path) -> tuple[float, int, int]:
     """Seconds per image of decoding and one forward, cached views, bytes per view."""
-    engine, store, views = open_backbone(setup, folder, lambda text: None)
-    row_bytes = store.shape.row_bytes if store is not None else 0
-    first_pass(engine, few[:2], setup.preprocessing, folder=folder, threads=setup.threads)
+    engine, _ = open_engine(setup)
+    row_bytes = views = 0
+    if setup.unfreeze:
+        shape, images = activation_shape(engine, setup), len(setup.listing.samples)
+        row_bytes = shape.row_bytes
+        views = affordable_views(setup, shape, images, len(trained_on(setup)))
+    loading = Loading(setup.threads)
+    first_pass(engine, few[:2], setup.preprocessing, folder=folder, loading=loading)
     started = time.perf_counter()
-    first_pass(engine, few, setup.preprocessing, folder=folder, threads=setup.threads)
+    first_pass(engine, few, setup.preprocessing, folder=folder, loading=loading)
     return (time.perf_counter() - started) / len(few), views, row_bytes
 
 

@@ -21,6 +21,7 @@ from plusx.fit.choice import Choice, State
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch
 from plusx.fit.loop import Keeping, Step, copy_state, train_network
+from plusx.fit.mix import Mixed
 from plusx.fit.probe import Head, Probe, fit_probe
 from plusx.fit.recipe import Recipe
 from plusx.fit.trunk import Rows
@@ -190,9 +191,13 @@ def _fine_tune(
     talk: Talk,
 ) -> None:
     train, val = fitted.positions["train"], fitted.positions["val"]
-    fitted.choice = Choice(validation(listing, val), seed=setup.recipe.seed)
+    recipe = setup.recipe
+    fitted.choice = Choice(validation(listing, val), seed=recipe.seed)
     inputs = source(setup, material, train, feed=setup.feed, talk=talk)
-    epochs = setup.recipe.epochs
+    if recipe.mixup:
+        classes = len(listing.classes)
+        inputs = Mixed(inputs, classes, alpha=recipe.mixup, seed=recipe.seed)
+    epochs = recipe.epochs
     label = "training" if fitted.probe is None else "fine-tuning"
     with talk.phase(label, epochs * len(train)) as tick:
 
@@ -204,13 +209,13 @@ def _fine_tune(
             fitted.net,
             inputs,
             source(setup, material, val, feed=setup.feed, talk=talk),
-            recipe=setup.recipe,
+            recipe=recipe,
             hardware=setup.hardware,
             choice=fitted.choice,
             criterion=make_criterion(
                 listing.task,
                 class_weights=class_weights,
-                label_smoothing=setup.recipe.label_smoothing,
+                label_smoothing=recipe.label_smoothing,
             ),
             keeping=Keeping(
                 folder,

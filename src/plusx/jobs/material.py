@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,14 @@ from plusx.data import BadImage, Listing, Sample, drop
 from plusx.data.records import target_array
 from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
-from plusx.fit.features import FirstPass, first_pass
+from plusx.fit.cache_rows import Keys
+from plusx.fit.features import FirstPass, Loading, cached_pass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
-from plusx.fit.trunk import ActivationShape, ActivationStore, Rows
+from plusx.fit.keyed_rows import KeyedRows
+from plusx.fit.trunk import ActivationStore, Rows
+from plusx.jobs.cached import FULL, Kept, open_kept, trained_on
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
-
-VIEWS = 4
-"""Views of a training image that are cached where there is room: the plain one, the rest augmented.
-An epoch shows one of them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Material:
         first: features of every image; None from scratch.
         store: activations at the split; None where they are streamed or not needed.
         views: in the store.
+        about: what was resolved, for ``config.toml``.
     """
 
     bad: tuple[BadImage, ...]
@@ -44,6 +44,7 @@ class Material:
     first: FirstPass | None = None
     store: ActivationStore | None = None
     views: int = 0
+    about: dict[str, object] = field(default_factory=lambda: {"views": 0})
 
     def positions(self, listing: Listing, *splits: str) -> Rows:
         """Positions of the readable images of these splits in ``listing.samples``."""
@@ -56,26 +57,29 @@ class Material:
         return np.array(found, dtype=np.int64)
 
 
-def gather(setup: Setup, folder: Path, talk: Talk) -> Material:
+def gather(setup: Setup, folder: Path, talk: Talk, *, reuse: bool = True) -> Material:
     """Run every image through the frozen backbone once, before any training; unreadable ones,
     those that the audit found included, are said.
+
+    Args:
+        setup: of the run.
+        folder: for what is removed at its end.
+        talk: where progress is said.
+        reuse: use what earlier runs kept, and keep it for later ones; False where the time that
+            it takes is measured.
 
     Raises:
         DataError: a class or a split has no readable image.
     """
-    known, remarks = () if setup.audit is None else setup.audit.bad, Remarks()
+    known = () if setup.audit is None else setup.audit.bad
     if setup.options.from_scratch:
         material = Material(known)
     else:
-        material = _run_backbone(setup, folder, talk, remarks)
+        material = _run_backbone(setup, folder, talk, reuse=reuse)
         material = replace(material, bad=known + material.bad)
-    for line in remarks.lines():
-        talk.note(line)
     for item in material.bad:
         talk.note(f"left out: {item.path}: {item.reason}")
     drop(setup.listing, material.bad)  # raises where nothing usable is left
-    if material.store is not None:
-        _add_views(setup, material, talk)
     return material
 
 
@@ -91,65 +95,131 @@ def source(setup: Setup, material: Material, positions: Rows, *, feed: Feed, tal
     return _stream(setup, samples, feed, talk, trunk)
 
 
-def open_backbone(
-    setup: Setup, folder: Path, note: Callable[[str], None]
-) -> tuple[TorchEngine, ActivationStore | None, int]:
-    """The frozen backbone, room for its activations, and how many views fit; from scratch there
-    is neither room nor need."""
-    samples = setup.listing.samples
-    engine = TorchEngine(
-        setup.network.model,
-        device=setup.hardware.device,
-        dtype=setup.hardware.dtype,
-        top_blocks=setup.unfreeze or 0,
-    )
-    if not setup.unfreeze:
-        return engine, None, 0
-    shape = _shape(engine, setup)
-    # A full disk kills a process that writes through a memory map, so some of it is left free.
-    allowed = min(setup.options.cache_gib * 2**30, 0.9 * shutil.disk_usage(folder).free)
-    room = int(allowed // (shape.row_bytes * len(samples)))
-    views = min(room, setup.options.views or VIEWS, setup.recipe.epochs)
-    if views:
-        return engine, ActivationStore(folder, views * len(samples), shape), views
-    gib = shape.row_bytes * len(samples) / 2**30
-    note(
-        f"the trunk's activations take {gib:.2g} GiB, more than --cache-gib and the disk allow "
-        f"({allowed / 2**30:.2g} GiB): the frozen trunk runs every epoch instead"
-    )
-    return engine, None, 0
-
-
-def _run_backbone(setup: Setup, folder: Path, talk: Talk, remarks: Remarks) -> Material:
-    engine, store, views = open_backbone(setup, folder, talk.note)
-    with talk.phase("features", len(setup.listing.samples)) as tick:
-        first = first_pass(
-            engine,
-            setup.listing.samples,
-            setup.preprocessing,
-            folder=folder,
-            store=store,
-            threads=setup.threads,
-            tick=lambda n: tick(n, ""),
-            remarks=remarks,
+def _run_backbone(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Material:
+    kept = open_kept(setup, folder, talk, reuse=reuse)
+    try:
+        first = _first(setup, kept, folder, talk)
+        bad = first.bad + (() if kept.store is None else _add_views(setup, kept, first, talk))
+    except OSError as error:
+        if error.errno not in FULL or kept.features is None:
+            raise
+        talk.note(
+            f"{kept.slots[0].folder.parent}: the disk is full: no trunk activations are kept, the "
+            "frozen trunk runs every epoch instead"
         )
-    return Material(first.bad, engine, first, store, views)
+        kept = kept.without()
+        first = _first(setup, kept, folder, talk)
+        bad = first.bad
+    return Material(bad, kept.engine, first, kept.store, kept.views, kept.table())
 
 
-def _add_views(setup: Setup, material: Material, talk: Talk) -> None:
-    """Augmented views of the images that may be trained on, through the trunk into the store."""
-    assert material.store is not None
-    assert material.engine is not None
-    n = len(setup.listing.samples)
-    wanted = ("train", "val") if setup.options.folds else ("train",)
-    positions = material.positions(setup.listing, *wanted)
-    samples = [setup.listing.samples[p] for p in positions]
-    images = _stream(setup, samples, setup.feed, talk, material.engine.trunk)
-    with talk.phase("views", (material.views - 1) * len(samples)) as tick:
-        for view in range(1, material.views):
+def _first(setup: Setup, kept: Kept, folder: Path, talk: Talk) -> FirstPass:
+    """Features of every image, and its activation without augmentation where these are kept."""
+    samples, remarks = setup.listing.samples, Remarks()
+    found: FirstPass
+    with talk.phase("features", len(samples)) as tick, ExitStack() as locks:
+        loading = Loading(setup.threads, tick=lambda n: tick(n, ""), remarks=remarks)
+        if kept.features is None:
+            found = first_pass(
+                kept.engine, samples, setup.preprocessing, folder=folder, loading=loading
+            )
+        else:
+            _take_stock(setup, kept, locks, talk, remarks)
+            found = cached_pass(
+                kept.engine,
+                samples,
+                setup.preprocessing,
+                folder=folder,
+                features=kept.features,
+                store=kept.store,
+                loading=loading,
+            )
+    for line in remarks.lines():
+        talk.note(line)
+    return found
+
+
+def _take_stock(setup: Setup, kept: Kept, locks: ExitStack, talk: Talk, remarks: Remarks) -> None:
+    """Become the one that writes what lacks, and say what is used again."""
+    everything = np.arange(len(setup.listing.samples), dtype=np.int64)
+    parts: dict[str, KeyedRows] = {}
+    if kept.features is not None:
+        parts["features"] = kept.features
+    if kept.store is not None:
+        parts["trunk activations"] = kept.store.plain
+    for what, part in parts.items():
+        if len(part.missing(0, everything)):
+            locks.enter_context(part.writing(lambda: _say_waiting(talk)))
+        _say_reused(what, part, everything, talk)
+    _remark_reused(setup, list(parts.values()), remarks)
+
+
+def _add_views(setup: Setup, kept: Kept, first: FirstPass, talk: Talk) -> tuple[BadImage, ...]:
+    """Augmented views of the images that may be trained on, through the trunk into the store;
+    those that cannot be read any more."""
+    store = kept.store
+    if store is None or store.augmented is None:
+        return ()
+    trained = trained_on(setup)
+    trained = trained[first.readable[trained]]
+    lost: list[BadImage] = []
+    total = (store.views - 1) * len(trained)
+    with talk.phase("views", total) as tick, ExitStack() as locks:
+        if any(len(store.augmented.missing(view, trained)) for view in store.augmented.views):
+            locks.enter_context(store.augmented.writing(lambda: _say_waiting(talk)))
+        for view in store.augmented.views:
+            run = store.augmented.missing(view, trained)
+            tick(len(trained) - len(run), "")
+            samples = [setup.listing.samples[p] for p in run]
+            images = StreamedImages(
+                samples,
+                setup.preprocessing,
+                targets=np.zeros(len(run), dtype=np.int64),
+                augmentation=setup.augmentation,
+                feed=setup.feed,
+                trunk=kept.engine.trunk,
+                names=_names(kept.keys[run]),
+                on_bad=lost.extend,
+            )
             for (activation, pooled), _, index in images.view(view):
-                material.store.write(view * n + positions[index], activation, pooled)
-                tick(len(index), f"view {view + 1} of {material.views}")
+                store.write(view, run[index], activation, pooled)
+                tick(len(index), f"view {view + 1} of {store.views}")
+    gone = {item.path for item in lost}
+    return tuple(item for item in dict.fromkeys(lost) if item.path in gone)
+
+
+def _names(keys: Keys) -> list[int]:
+    """A whole number for each image, from its content: its views do not depend on the others."""
+    numbers: list[int] = np.ascontiguousarray(keys).view("<u8")[::2].tolist()
+    return numbers
+
+
+def _say_waiting(talk: Talk) -> None:
+    talk.say("waiting for another run that keeps the same activations")
+
+
+def _say_reused(what: str, part: KeyedRows, images: Rows, talk: Talk) -> None:
+    lack = int((~part.known(0)[images]).sum())
+    if part.damaged:
+        talk.say(
+            f"{part.slot.folder}: {part.damaged} kept rows are cut off or damaged and are not used"
+        )
+    if not lack:
+        talk.say(f"{what} of an earlier run are used again")
+    elif lack < len(images):
+        talk.say(f"{what} of {len(images) - lack:,} images are used again, {lack:,} are run")
+
+
+def _remark_reused(setup: Setup, parts: Sequence[KeyedRows], remarks: Remarks) -> None:
+    """What is to be said of images that are not decoded now; the audit has looked at them."""
+    if setup.audit is None:
+        return
+    known = np.logical_and.reduce([part.known(0) for part in parts])
+    seen = {s.path for s, k in zip(setup.listing.samples, known, strict=True) if k}
+    table = setup.audit.table
+    for path, number in zip(table.paths, table.rows["remark"].tolist(), strict=True):
+        if number and path in seen:
+            remarks.add(table.remark_sets[number])
 
 
 def _stream(
@@ -172,10 +242,3 @@ def _stream(
         trunk=trunk,
         on_bad=complain,
     )
-
-
-def _shape(engine: TorchEngine, setup: Setup) -> ActivationShape:
-    size = setup.preprocessing.size
-    activation, pooled = engine.trunk(torch.zeros(1, setup.preprocessing.channels, size, size))
-    channels, height, width = activation.shape[1:]
-    return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)

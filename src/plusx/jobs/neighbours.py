@@ -21,8 +21,9 @@ from plusx.data import Preprocessing, Sample
 from plusx.data.classes import SEPARATOR
 from plusx.engines import TorchEngine
 from plusx.errors import ArtifactError
-from plusx.fit.features import first_pass
+from plusx.fit.features import Loading, first_pass
 from plusx.model.classifier import Classifier
+from plusx.model.surgery import Top
 from plusx.runtime import resolve_device
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ def keep_neighbours(
         known: (n, D) features of the images at ``fitted.positions["train"]`` under that network,
             where they were computed already.
     """
+    from plusx.jobs.decision import through_top  # loads what an explanation does not need
+
     train = fitted.positions["train"]
     kept = choose(len(train), seed=setup.recipe.seed)
     samples = [setup.listing.samples[p] for p in train[kept]]
@@ -187,6 +190,8 @@ def keep_neighbours(
             features = known[kept]
         elif fitted.ships == "probe" and material.first is not None:
             features = material.first.features[train[kept]]
+        elif material.store is not None and isinstance(fitted.net, Top):
+            features = through_top(fitted.net, material.store, train[kept])
         else:
             scratch = folder / "cache" / "neighbours"
             scratch.mkdir(parents=True, exist_ok=True)
@@ -273,7 +278,9 @@ def features_of(
         tick: called with the number of images done since the last call.
     """
     engine = TorchEngine(model, device=resolve_device(device))
-    found = first_pass(engine, samples, preprocessing, folder=folder, threads=threads, tick=tick)
+    found = first_pass(
+        engine, samples, preprocessing, folder=folder, loading=Loading(threads, tick=tick)
+    )
     return np.array(found.features), found.readable
 
 

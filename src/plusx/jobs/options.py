@@ -37,6 +37,7 @@ class TrainOptions:
         weight_decay: of convolutions and linear layers.
         warmup: fraction of the steps.
         label_smoothing: by default 0.1 from scratch and 0 after a probe.
+        mixup: mix pairs of images while fine-tuning, alpha of their shares; 0 mixes nothing.
         patience: epochs without gain before stopping; 0 never stops.
         norm: ``auto``, ``train`` or ``eval``: the mode of trainable BatchNorm; ``auto`` keeps its
             statistics behind a frozen trunk and below 16 images a step.
@@ -86,6 +87,7 @@ class TrainOptions:
     weight_decay: float = 0.05
     warmup: float = 0.1
     label_smoothing: float | None = None
+    mixup: float = 0.0
     patience: int | None = None
     norm: str = "auto"
     class_weights: str = "auto"
@@ -139,6 +141,11 @@ class TrainOptions:
         blocks = self.unfreeze
         if blocks not in (None, "all") and (type(blocks) is not int or blocks < 0):
             raise UsageError(f"--unfreeze {blocks} must be 'all' or a number of at least 0")
+        if self.mixup and self.unfreeze == 0:
+            raise UsageError(
+                f"--mixup {self.mixup} mixes images while blocks are fine-tuned, and --unfreeze 0 "
+                "fine-tunes none; leave one of them out"
+            )
         if self.weights == "none" and self.unfreeze not in (None, "all"):
             raise UsageError(
                 f"--unfreeze {self.unfreeze} would freeze random weights; with --weights none "
@@ -170,6 +177,7 @@ class TrainOptions:
             "weight_decay",
             "warmup",
             "label_smoothing",
+            "mixup",
             "val_fraction",
             "cache_gib",
             "checkpoint_minutes",

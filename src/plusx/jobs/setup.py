@@ -316,6 +316,7 @@ def _recipe(options: TrainOptions, images: int, unfreeze: int | None, talk: Talk
         norm=resolve_norm(options.norm, batch, unfreeze, talk),
         clip=1.0,
         seed=options.seed,
+        mixup=options.mixup,
     )
 
 

@@ -178,7 +178,7 @@ def _fit_all(
     with setup.hardware.processes.node_first():
         material = gather(setup, cache, talk)
     if config is not None:
-        config.write(cache={"views": material.views})
+        config.write(cache=material.about)
         finish_audit(setup, material, folder, talk)
     judged = _folds(setup, material, folder, talk) if setup.options.folds else []
     return material, judged, fit(setup, material, setup.listing, folder, talk)
