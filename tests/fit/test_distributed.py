@@ -20,7 +20,8 @@ from plusx.fit.choice import Choice
 from plusx.fit.criterion import make_criterion
 from plusx.fit.distributed import Processes, joined, joint_norms
 from plusx.fit.inputs import Feed
-from plusx.fit.loop import Hardware, Keeping, all_logits, train_network
+from plusx.fit.kept import Keeping
+from plusx.fit.loop import Hardware, all_logits, train_network
 from plusx.fit.recipe import Recipe
 from plusx.runtime import World
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +12,15 @@ from torch import Tensor, nn
 
 from plusx.errors import Diverged, PlusxError
 from plusx.evaluate.selection import figure_then_nll
-from plusx.fit.checkpoint import Checkpoints, save_checkpoint
 from plusx.fit.choice import Choice, State
 from plusx.fit.criterion import weight_of
 from plusx.fit.distributed import Processes, joint_norms
 from plusx.fit.history import Epoch, History
 from plusx.fit.inputs import Inputs, Source
+from plusx.fit.kept import CALMER, Keeping, Kept, Step
 from plusx.fit.recipe import Recipe
-from plusx.fit.state import Generators, Part, Position, collect, restore, seed_step
-from plusx.fit.stop import Stop
+from plusx.fit.state import Generators, Part, Position, seed_step
 from plusx.model.surgery import training_mode
-
-_CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
 
 
 @dataclass(frozen=True)
@@ -36,36 +30,6 @@ class Hardware:
     device: torch.device
     dtype: torch.dtype
     processes: Processes = field(default_factory=Processes)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a progress display may show after a step; ``best`` is the best validation figure."""
-
-    epoch: int
-    images: int
-    loss: float
-    best: float
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How a training is kept, watched and stopped.
-
-    Attributes:
-        folder: the run folder: ``history.csv``, ``tensorboard/`` and ``checkpoints/``, from which
-            an interrupted training goes on.
-        minutes: between checkpoints within an epoch; there is one after each epoch as well.
-        stop: asked after every step.
-        tick: called after every step.
-        note: told what a person should know.
-    """
-
-    folder: Path
-    minutes: float = 5.0
-    stop: Stop = field(default_factory=Stop)
-    tick: Callable[[Step], None] = lambda step: None
-    note: Callable[[str], None] = lambda text: None
 
 
 def train_network(
@@ -99,50 +63,37 @@ def train_network(
 
     Raises:
         Diverged: the loss, or what the network answers, is not finite.
-        ArtifactError: no checkpoint can be written, or those that are there are damaged.
+        ArtifactError: a checkpoint cannot be written, or all are damaged.
         KeyboardInterrupt: ``keeping.stop`` was asked; a checkpoint has been written.
     """
-    device, processes = hardware.device, hardware.processes
-    net.to(device).to(memory_format=torch.channels_last)
-    criterion.to(device)
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    processes = hardware.processes
+    net.to(hardware.device).to(memory_format=torch.channels_last)
+    criterion.to(hardware.device)
     optimizer = make_optimizer(net, recipe)
-    position = Position(processes, device, recipe.lr)
+    position = Position(processes, hardware.device, recipe.lr)
     history = History(keeping.folder if processes.world.is_main else None)
     parts: dict[str, Part] = {  # all that a resumed training needs
-        "net": net,
-        "optimizer": optimizer,
-        "position": position,
-        "choice": choice,
-        "history": history,
-        "generators": Generators(),
-    }
-    kept = _Kept(keeping, processes, parts, position, choice)
+        "net": net, "optimizer": optimizer, "position": position, "choice": choice,
+        "history": history, "generators": Generators(),
+    }  # fmt: skip
+    kept = Kept(keeping, processes, parts, position, choice)
     norms = joint_norms(net, processes) if recipe.norm == "train" else nullcontext()
     with history, norms, keeping.stop.patiently():
         if not kept.restore():
             history.add(_candidate(net, val, hardware, choice, position))
-        while position.epoch <= recipe.epochs:
-            if recipe.patience and position.epoch - 1 - choice.last_gain >= recipe.patience:
-                break
+        while not _enough(recipe, position, choice):
             training_mode(net, norm_statistics=recipe.norm == "train")
             for inputs, targets, _ in train.shuffled(position.epoch, position.step):
                 seed_step(recipe.seed, position.epoch, position.step, processes.world.rank)
                 done = (position.epoch - 1) * train.steps + position.step
                 position.lr = recipe.lr_at(done, recipe.epochs * train.steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = position.lr
                 counts = weight_of(criterion, targets) if processes.several else 1.0
                 asked = keeping.stop.asked, kept.due
                 images, whole, stop, save = processes.totals(len(targets), counts, *asked)
                 if images:  # else none of the step's files can be read any more
-                    optimizer.zero_grad(set_to_none=True)
                     logits = forward(net, inputs, hardware).float()
-                    loss = _share_of_loss(criterion, logits, targets.to(device), counts / whole)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    processes.add_up_gradients(parameters)
-                    norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-                    optimizer.step()
+                    loss = _share_of_loss(criterion, logits, targets, counts / whole)
+                    norm = _update(optimizer, loss, position.lr, recipe.clip, processes)
                     position.add(loss, norm, int(images))
                     if position.looks or save or stop:
                         kept.check(inputs)
@@ -162,6 +113,28 @@ def train_network(
     return history.rows
 
 
+def _enough(recipe: Recipe, position: Position, choice: Choice) -> bool:
+    """Whether all epochs are done, or the last ones brought no gain."""
+    idle = position.epoch - 1 - choice.last_gain
+    return position.epoch > recipe.epochs or 0 < recipe.patience <= idle
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float, processes: Processes
+) -> Tensor:
+    """One step down the gradient of ``loss``, summed over the processes; its norm before it was
+    clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.add_up_gradients(parameters)
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    return norm
+
+
 def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
     """Logits (N, K) of what a ``Source`` gave, under autocast where the precision is reduced."""
     moved = [
@@ -179,7 +152,9 @@ def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
 
 def _share_of_loss(criterion: nn.Module, logits: Tensor, targets: Tensor, share: float) -> Tensor:
     """This process's part of the mean loss over a step; 0 where it has none of the images."""
-    loss: Tensor = criterion(logits, targets) if len(targets) else logits.sum()
+    if not len(targets):
+        return logits.sum() * 0.0
+    loss: Tensor = criterion(logits, targets.to(logits.device))
     return loss * share
 
 
@@ -231,7 +206,7 @@ def _candidate(
         epoch = 0
     logits = all_logits(net, val, hardware)
     if not np.isfinite(logits).all():
-        raise Diverged(f"the network's answers are not finite after epoch {epoch}; {_CALMER}")
+        raise Diverged(f"the network's answers are not finite after epoch {epoch}; {CALMER}")
     name = f"epoch {epoch}" if epoch else "start"
     found = choice.offer(name, epoch, logits, lambda: copy_state(net))
     score, likelihood = figure_then_nll(found)
@@ -245,68 +220,3 @@ def _candidate(
         images_per_s=None if loss is None else position.images / took,
         val_map=score if found.task == "multi" else None,
     )
-
-
-class _Kept:
-    """The checkpoints of a training in hand."""
-
-    def __init__(
-        self, keeping: Keeping, processes: Processes, parts: dict[str, Part],
-        position: Position, choice: Choice,
-    ) -> None:  # fmt: skip
-        self._files = Checkpoints(keeping.folder / "checkpoints")
-        self._keeping, self._processes, self._parts = keeping, processes, parts
-        self._position, self._choice = position, choice
-        self._saved = time.monotonic()
-        self._best = ""
-        self._where = "nothing is kept"
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time for one within the epoch."""
-        late = time.monotonic() - self._saved >= 60 * self._keeping.minutes
-        return late and self._processes.world.is_main
-
-    def restore(self) -> bool:
-        """Go back to the last one; False where there is none."""
-        state = self._processes.first_says(lambda: self._files.load(self._keeping.note))
-        if state is None:
-            return False
-        restore(self._parts, state)
-        self._mark()
-        return True
-
-    def save(self) -> None:
-        """Write one; every process takes part, the first one writes."""
-        state = collect(self._parts)
-        best = self._choice.best
-        if self._processes.world.is_main:
-            self._files.save(state)
-            if best.state is not None and best.name != self._best:
-                about = {"name": best.name, "epoch": best.epoch, "score": best.score}
-                save_checkpoint(self._files.best, about | {"net": dict(best.state)})
-        self._mark()
-
-    def _mark(self) -> None:
-        at = self._position
-        self._saved, self._best = time.monotonic(), self._choice.best.name
-        self._where = f"{self._files.last} keeps the state of epoch {at.epoch}, step {at.step}"
-
-    def check(self, inputs: Inputs = ()) -> None:
-        """Look whether training can go on.
-
-        Args:
-            inputs: of the step.
-
-        Raises:
-            Diverged: a loss or gradient is not finite, or the loss exploded; with the likely cause.
-        """
-        what = self._position.diverged()
-        if not what:
-            return
-        broken = any(not bool(x.isfinite().all()) for x in inputs)
-        if self._processes.any(broken):
-            cause = "images of this step have values that are not finite: mend or leave them out"
-        else:
-            cause = f"the learning rate is probably too high: {_CALMER}"
-        raise Diverged(f"{what}; {cause} ({self._where})")

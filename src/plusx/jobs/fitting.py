@@ -20,7 +20,8 @@ from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice, State
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch
-from plusx.fit.loop import Keeping, Step, copy_state, train_network
+from plusx.fit.kept import Keeping, Step
+from plusx.fit.loop import copy_state, train_network
 from plusx.fit.mix import Mixed
 from plusx.fit.probe import Head, Probe, fit_probe
 from plusx.fit.recipe import Recipe
