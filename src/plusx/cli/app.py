@@ -21,6 +21,7 @@ from plusx.cli import (
     models,
     predict,
     push,
+    recipes,
     report,
     scan,
     train,
@@ -57,6 +58,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         export_weights.EXAMPLES,
     ),
     "cache": (cache.cache, "List or remove what is kept from run to run.", cache.EXAMPLES),
+    "recipes": (recipes.recipes, "List the recipes of training, or show one.", recipes.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
 """Each verb: what runs, one line of help, examples."""

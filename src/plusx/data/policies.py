@@ -31,8 +31,8 @@ _USUAL: dict[str, Scale] = {
 side."""
 
 _WIDE: dict[str, Scale] = {
-    **{name: (0.99, True) for name in ("shear-x", "shear-y", "brightness", "colour", "contrast",
-                                       "sharpness")},
+    "shear-x": (0.99, True), "shear-y": (0.99, True), "brightness": (0.99, True),
+    "colour": (0.99, True), "contrast": (0.99, True), "sharpness": (0.99, True),
     "translate-x": (32.0, True), "translate-y": (32.0, True), "rotate": (135.0, True),
     "posterize": (6.0, False),
 }  # fmt: skip
@@ -116,8 +116,8 @@ class Policy:
             pair = _IMAGENET[int(rng.integers(len(_IMAGENET)))]
             found = []
             for text in pair:
-                name, chance, level = text.split()
-                signed = _strength(_USUAL.get(name, (0.0, False)), int(level) / 9, rng)
+                name, chance, degree = text.split()
+                signed = _strength(_USUAL.get(name, (0.0, False)), int(degree) / 9, rng)
                 if rng.random() <= float(chance) and (channels == 3 or name not in _COLOUR_ALONE):
                     found.append((name, signed))
             return found
@@ -144,9 +144,7 @@ def _strength(scale: Scale, level: float, rng: np.random.Generator) -> float:
     return -most * level if signed and turn else most * level
 
 
-def apply(
-    x: torch.Tensor, name: str, strength: float, *, fill: Sequence[float]
-) -> torch.Tensor:
+def apply(x: torch.Tensor, name: str, strength: float, *, fill: Sequence[float]) -> torch.Tensor:
     """One operation.
 
     Args:

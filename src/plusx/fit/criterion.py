@@ -158,9 +158,7 @@ def recipe_criterion(
         found = make_criterion(task, class_weights=class_weights, label_smoothing=smoothing)
     if not taught:
         return found
-    return Distilling(
-        found, task, temperature=recipe.temperature, share=recipe.teacher_share
-    )
+    return Distilling(found, task, temperature=recipe.temperature, share=recipe.teacher_share)
 
 
 def check_loss(loss: str, task: Task, *, recipe: str | None = None) -> None:

@@ -77,7 +77,9 @@ def train_network(
     layers, average = by_distance(net), Average(net, recipe.ema) if recipe.ema else None
     judged = net if average is None else average.net
     position = Position(processes, hardware.device, recipe.lr)
-    history = History(keeping.folder if processes.world.is_main else None, trackers=keeping.trackers)
+    history = History(
+        keeping.folder if processes.world.is_main else None, trackers=keeping.trackers
+    )
     parts: dict[str, Part] = {  # all that a resumed training needs
         "net": net, "optimizer": optimizer, "position": position, "choice": choice,
         "history": history, "generators": Generators(),
@@ -105,11 +107,11 @@ def train_network(
                 position.lr = recipe.lr_at(max(done, gone * steps), steps)
                 if images:  # else none of the step's files can be read any more
                     optimizer.zero_grad(set_to_none=True)
-                    loss = _backward(
+                    loss = backward(
                         net, (inputs, targets), criterion=criterion, whole=whole,
                         parts=recipe.accumulate, hardware=hardware,
                     )  # fmt: skip
-                    norm = _update(optimizer, position.lr, recipe.clip, processes)
+                    norm = update(optimizer, position.lr, recipe.clip, processes)
                     position.add(loss, norm, int(images))
                     if position.looks or save or stop:
                         kept.check(inputs)
@@ -139,12 +141,10 @@ def _enough(
     """Whether all epochs are done, the last ones brought no gain, or the time is up."""
     idle = position.epoch - 1 - choice.last_gain
     late = recipe.max_seconds > 0 and recipe.time_gone(seconds) >= 1
-    return (
-        position.epoch > recipe.epochs or 0 < recipe.patience <= idle or processes.any(late)
-    )
+    return position.epoch > recipe.epochs or 0 < recipe.patience <= idle or processes.any(late)
 
 
-def _backward(
+def backward(
     net: nn.Module,
     step: tuple[Inputs, Tensor],
     *,
@@ -170,12 +170,12 @@ def _backward(
             loss = criterion(logits, wanted.to(logits.device)) * share
         else:  # none of this process's: it takes part in the step with a gradient of zero
             loss = logits.sum() * 0.0
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.detach()
     return total
 
 
-def _update(
+def update(
     optimizer: torch.optim.Optimizer, lr: float, clip: float, processes: Processes
 ) -> Tensor:
     """One step down the gradient, summed over the processes; its norm before it was clipped."""

@@ -1,8 +1,8 @@
 """Images of a step mixed with one another: inputs and labels.
 
-Mixup (Zhang et al. 2018, arXiv 1710.09412) works on whatever a network takes: images, or activations
-and features at the split (there it is "manifold mixup" at one layer: Verma et al. 2019, arXiv
-1806.05236). Cutmix (Yun et al. 2019, arXiv 1905.04899) needs images.
+Mixup (Zhang et al. 2018, arXiv 1710.09412) works on whatever a network takes: images, or
+activations and features at the split (there it is "manifold mixup" at one layer: Verma et al. 2019,
+arXiv 1806.05236). Cutmix (Yun et al. 2019, arXiv 1905.04899) needs images.
 """
 
 from __future__ import annotations

@@ -23,9 +23,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = _groups(net, recipe)
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
-        return torch.optim.SGD(
-            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov
-        )
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
     if recipe.optimizer == "lamb":
         return Lamb(groups, lr=recipe.lr)
     return torch.optim.AdamW(groups, lr=recipe.lr)
