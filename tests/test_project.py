@@ -58,7 +58,9 @@ def test_every_import_is_declared_and_every_dependency_is_imported(
     project: dict[str, dict],
 ) -> None:
     declared = [*project["project"]["dependencies"]]
-    for extra in ("parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm"):
+    for extra in (
+        "parquet", "datasets", "heic", "dicom", "geotiff", "keras", "timm", "wandb", "mlflow",
+    ):  # fmt: skip
         # more extras: one a line, sorted, as soon as the package imports them
         declared += project["project"]["optional-dependencies"][extra]
     names = {requirement_name(text) for text in declared}

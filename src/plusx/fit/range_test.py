@@ -24,6 +24,8 @@ LEAST, MOST = 1e-6, 10.0
 """Rates between which it looks."""
 STEPS = 100
 _SMOOTH = 0.9
+_WINDOW = 6
+"""Steps on either side between which a slope is taken."""
 _EXPLODED = 4.0
 """Times the least smoothed loss above which it stops."""
 
@@ -36,8 +38,8 @@ class RangeTest:
         rates: of each step.
         losses: of each step.
         smooth: running averages of them, without the bias of their start.
-        suggested: where the smoothed loss falls fastest; at most a third of the rate at which it
-            is least, from where training is about to diverge.
+        suggested: where the smoothed loss falls fastest, a tenth of the rate at which it is least
+            where it hardly falls; at most a third of that, from where training soon diverges.
     """
 
     rates: tuple[float, ...]
@@ -111,7 +113,10 @@ def _found(rates: list[float], losses: list[float], smooth: list[float]) -> Rang
             "plusx scan"
         )
     least = min(range(len(smooth)), key=smooth.__getitem__)
-    falls = [smooth[i] - smooth[i + 1] for i in range(max(1, least))]
-    steepest = max(range(len(falls)), key=falls.__getitem__)
-    suggested = min(rates[steepest], rates[least] / 3)
-    return RangeTest(tuple(rates), tuple(losses), tuple(smooth), suggested)
+    # The first steps have seen too few images; a slope is taken over a window on both sides.
+    places = range(_WINDOW, least - _WINDOW)
+    falls = {i: smooth[i - _WINDOW] - smooth[i + _WINDOW] for i in places}
+    steepest = max(falls, key=falls.__getitem__, default=None)
+    tenth = rates[least] / 10
+    suggested = tenth if steepest is None or falls[steepest] <= 0 else rates[steepest]
+    return RangeTest(tuple(rates), tuple(losses), tuple(smooth), min(suggested, rates[least] / 3))

@@ -127,8 +127,8 @@ def _captions(targets: Tensor, classes: Sequence[str]) -> list[str]:
         return [classes[int(k)] for k in targets]
     found = []
     for row in targets.float():
-        parts = [(float(row[k]), classes[k]) for k in row.nonzero().flatten().tolist()]
-        shown = (name if share == 1 else f"{name} {share:.2f}"
+        parts = [(float(row[k]), classes[k]) for k in (row >= 0.005).nonzero().flatten().tolist()]
+        shown = (name if share >= 0.995 else f"{name} {share:.2f}"
                  for share, name in sorted(parts, reverse=True)[:3])  # fmt: skip
         found.append(" + ".join(shown) or "none")
     return found

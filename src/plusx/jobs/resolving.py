@@ -45,13 +45,17 @@ def resolve_recipe(options: TrainOptions, images: int, unfreeze: int | None, tal
     if batch < options.batch_size and options.recipe is not None:
         talk.note(f"--recipe {options.recipe} takes {options.batch_size} images a step, and there "
                   f"are {images}: the rate that it states is for its own size")  # fmt: skip
+    warmup = warmup_fraction(options.warmup, epochs=epochs, steps=steps)
+    if isinstance(options.warmup, str) and warmup > 0.5:
+        talk.note(f"--warmup {options.warmup!r} is more than half of {epochs} epochs: half of them")
+        warmup = 0.5
     return Recipe(
         epochs=epochs,
         batch_size=batch,
         optimizer=options.optimizer,  # type: ignore[arg-type]
         lr=_given(options.lr, default_lr(options.optimizer, batch, scratch=scratch)),
         weight_decay=options.weight_decay,
-        warmup=warmup_fraction(options.warmup, epochs=epochs, steps=steps),
+        warmup=warmup,
         # The probe's head is as sure as it should be; smoothing would only make it less so.
         label_smoothing=_given(options.label_smoothing, 0.1 if scratch else 0.0),
         patience=_given(options.patience, max(4, epochs // 4)),
