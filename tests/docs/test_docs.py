@@ -101,9 +101,9 @@ def smoke(words: list[str]) -> list[str]:
     if words[1] != "train" or "--resume" in words:
         return words
     extra = list(QUICK)
-    if "--weights" not in words:
+    if "--weights" not in words and "--init" not in words:
         extra += ["--weights", BACKBONE]
-    elif words[words.index("--weights") + 1] == "none":
+    elif "--init" not in words and words[words.index("--weights") + 1] == "none":
         extra += ["--image-size", "32"]
         extra += ["--model", NETWORK] if "--model" not in words else []
     if "--image-size" in words:
@@ -209,7 +209,7 @@ def test_page_runs(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_are_of_a_known_kind(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in read_blocks(page):
-        known = ("text",) if not block.file else ("csv", "json", "text")
+        known = ("text",) if not block.file else ("csv", "json", "text", "toml")
         runs = block.language in ("sh", "python") and not block.file
         assert runs or block.language in known, f"{block.place}: {block.language!r}"
         if block.reason:
@@ -242,7 +242,7 @@ def test_pages_name_every_option_and_no_other(monkeypatch: pytest.MonkeyPatch) -
     known = {verb: options_of(verb, monkeypatch) for verb in VERBS}
     assert "--unfreeze" in known["train"]
     text = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
-    homes = {"train": ["train"], "scan": ["scan"], "compare": ["compare"]}
+    homes = {"train": ["train", "recipes"], "scan": ["scan"], "compare": ["compare"]}
     homes |= {verb: ["predict-evaluate-import"] for verb in VERBS if verb not in homes}
     homes["evaluate"] = ["evaluate", "predict-evaluate-import"]
     for verb, options in known.items():

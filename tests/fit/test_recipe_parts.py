@@ -135,12 +135,12 @@ def test_blocks_far_from_the_head_learn_slower() -> None:
 def test_blocks_thaw_from_the_head_on() -> None:
     net = small()
     layers = by_distance(net)
-    thaw(net, layers, 2)
+    thaw(layers, 2)
     found = blocks(net)
     trainable = [all(p.requires_grad for p in part.parameters())
                  for part in (net.head, found[2], found[1], net.stem)]  # fmt: skip
     assert trainable == [True, True, False, False]
-    thaw(net, layers, 99)
+    thaw(layers, 99)
     assert all(p.requires_grad for p in net.parameters())
 
 

@@ -26,14 +26,13 @@ def by_distance(net: nn.Module) -> list[list[nn.Module]]:
     return [head, *([block] for block in reversed(blocks)), *([rest] if rest else [])]
 
 
-def thaw(net: nn.Module, layers: list[list[nn.Module]], count: int) -> None:
+def thaw(layers: list[list[nn.Module]], count: int) -> None:
     """Make the ``count`` entries nearest to the head trainable and freeze the others.
 
     Gradual unfreezing (Howard & Ruder 2018, arXiv 1801.06146, section 3.3).
 
     Args:
-        net: the network.
-        layers: of ``by_distance(net)``, of what shall be trained in the end.
+        layers: of ``by_distance``, of what shall be trained in the end.
         count: how many learn now.
     """
     for number, modules in enumerate(layers):

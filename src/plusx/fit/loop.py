@@ -91,26 +91,19 @@ def train_network(
         if not kept.restore():
             history.add(_candidate(judged, val, hardware, choice, position))
         while not _enough(recipe, position, choice, history.seconds, processes):
-            if recipe.gradual:
-                thaw(net, layers, 1 + (position.epoch - 1) // recipe.gradual)
-            training_mode(net, norm_statistics=recipe.norm == "train")
+            _begin_epoch(net, layers, recipe, position.epoch)
             for inputs, targets, _ in train.shuffled(position.epoch, position.step):
                 seed_step(recipe.seed, position.epoch, position.step, processes.world.rank)
                 done = (position.epoch - 1) * train.steps + position.step
-                spent = history.seconds + position.seconds if recipe.max_seconds else 0.0
-                asked = keeping.stop.asked, kept.due, spent
-                images, whole, stop, save, spent = processes.totals(
-                    len(targets), weight_of(criterion, targets), *asked
-                )
+                counts = len(targets), weight_of(criterion, targets)
+                asked = keeping.stop.asked, kept.due, history.seconds + position.seconds
+                images, whole, stop, save, spent = processes.totals(*counts, *asked)
                 gone = recipe.time_gone(spent / processes.world.size)  # the same in all of them
-                steps = recipe.epochs * train.steps
-                position.lr = recipe.lr_at(max(done, gone * steps), steps)
+                position.lr = recipe.lr_at(done, recipe.epochs * train.steps, gone)
                 if images:  # else none of the step's files can be read any more
                     optimizer.zero_grad(set_to_none=True)
-                    loss = backward(
-                        net, (inputs, targets), criterion=criterion, whole=whole,
-                        parts=recipe.accumulate, hardware=hardware,
-                    )  # fmt: skip
+                    loss = backward(net, (inputs, targets), criterion=criterion, whole=whole,
+                                    parts=recipe.accumulate, hardware=hardware)  # fmt: skip
                     norm = update(optimizer, position.lr, recipe.clip, processes)
                     position.add(loss, norm, int(images))
                     if position.looks or save or stop:
@@ -135,12 +128,19 @@ def train_network(
     return history.rows
 
 
+def _begin_epoch(net: nn.Module, layers: list[list[nn.Module]], recipe: Recipe, epoch: int) -> None:
+    """Thaw what is to learn by now, and put it in training mode."""
+    if recipe.gradual:
+        thaw(layers, 1 + (epoch - 1) // recipe.gradual)
+    training_mode(net, norm_statistics=recipe.norm == "train")
+
+
 def _enough(
     recipe: Recipe, position: Position, choice: Choice, seconds: float, processes: Processes
 ) -> bool:
     """Whether all epochs are done, the last ones brought no gain, or the time is up."""
     idle = position.epoch - 1 - choice.last_gain
-    late = recipe.max_seconds > 0 and recipe.time_gone(seconds) >= 1
+    late = position.epoch > 1 and recipe.time_gone(seconds) >= 1
     return position.epoch > recipe.epochs or 0 < recipe.patience <= idle or processes.any(late)
 
 

@@ -137,9 +137,15 @@ class Recipe:
     def _curve(self) -> Schedule:
         return Schedule(self.schedule, self.warmup, tuple(self.milestones), self.gamma, self.power)
 
-    def lr_at(self, step: float, steps: int) -> float:
-        """Learning rate of step ``step`` of ``steps``: see ``Schedule``."""
-        return self.lr * self._curve.factor(step, steps)
+    def lr_at(self, step: int, steps: int, gone: float = 0.0) -> float:
+        """Learning rate of step ``step`` of ``steps``: see ``Schedule``.
+
+        Args:
+            step: from 0.
+            steps: of the training.
+            gone: share of its time; where that is further on, the rate goes by it.
+        """
+        return self.lr * self._curve.factor(max(step, gone * steps), steps)
 
     def time_gone(self, seconds: float) -> float:
         """Share of ``max_seconds``; 0 where there is no limit."""
