@@ -85,6 +85,10 @@ class History:
     def add(self, row: Epoch) -> None:
         """Write one epoch."""
         self._set([*self.rows, row])
+        known = {name: value for name, value in asdict(row).items()
+                 if name != "epoch" and value is not None}  # fmt: skip
+        for tracker in self._trackers:
+            tracker.log(known, row.epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows as plain data."""
@@ -107,12 +111,9 @@ class History:
             table.writerow([field.name for field in fields(Epoch)])
             table.writerows(asdict(row).values() for row in rows)
         for row in fresh:
-            known = {name: value for name, value in asdict(row).items()
-                     if name != "epoch" and value is not None}  # fmt: skip
-            for name, value in known.items():
-                self._board.add_scalar(name, value, row.epoch)
-            for tracker in self._trackers:
-                tracker.log(known, row.epoch)
+            for name, value in asdict(row).items():
+                if name != "epoch" and value is not None:
+                    self._board.add_scalar(name, value, row.epoch)
 
     def __enter__(self) -> History:
         return self

@@ -45,10 +45,10 @@ def find_lr(options: TrainOptions, talk: Talk) -> FoundRate:
         PlusxError: as training would; or there is nothing to train.
         Diverged: the loss is not finite at the smallest rates.
     """
+    if options.unfreeze == 0:
+        raise UsageError("--find-lr tries rates of training, and --unfreeze 0 trains no block")
     seed_everything(options.seed)
     setup = prepare(options, talk)
-    if setup.unfreeze == 0:
-        raise UsageError("--find-lr tries rates of training, and --unfreeze 0 trains no block")
     with run_folder(options.out, options.data, overwrite=options.overwrite, resume=False) as folder:
         cache = folder / "cache"
         cache.mkdir()

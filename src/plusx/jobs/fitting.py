@@ -135,7 +135,7 @@ def _fine_tune(
     inputs = pictured(setup, material, inputs, listing=listing, train=train, folder=folder)
     epochs = recipe.epochs
     label = "training" if fitted.probe is None else "fine-tuning"
-    trackers = _trackers(setup, folder)
+    trackers = _trackers(setup, folder, talk)
     with talk.phase(label, epochs * len(train)) as tick:
 
         def show(step: Step) -> None:
@@ -171,8 +171,8 @@ def _fine_tune(
         )
 
 
-def _trackers(setup: Setup, folder: Path) -> tuple[Tracker, ...]:
+def _trackers(setup: Setup, folder: Path, talk: Talk) -> tuple[Tracker, ...]:
     """Those asked for, of the first process; of folds there are too many to tell."""
     here = setup.hardware.processes.world.is_main and folder.parent.name != "folds"
     names = check_trackers(setup.options.track) if here else ()
-    return open_trackers(names, folder, asdict(setup.recipe))
+    return open_trackers(names, folder, asdict(setup.recipe), note=talk.note)
