@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -333,12 +334,19 @@ def test_drop_path_rises_to_its_rate_and_is_gone_in_evaluation() -> None:
 
 
 def test_the_range_test_leaves_the_network_and_suggests_a_rate_that_learns() -> None:
+    class Learnable(Pixels):
+        def shuffled(self, epoch: int, start: int = 0) -> Any:
+            for (images,), targets, index in super().shuffled(epoch, start):
+                yield (images + targets[:, None, None, None],), targets, index
+
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
     before = [p.clone() for p in net.parameters()]
-    found = range_test(net, Pixels(), recipe=recipe(momentum=0.0), hardware=CPU,
+    found = range_test(net, Learnable(), recipe=recipe(momentum=0.0), hardware=CPU,
                        criterion=recipe_criterion(recipe(), "single"))  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert LEAST <= found.rates[0] < found.suggested < MOST
+    assert 1e-4 < found.suggested < 1
     assert list(found.rates) == sorted(found.rates)
 
 
@@ -350,3 +358,34 @@ def test_numbers_that_cannot_be_are_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}"):
         recipe(**wrong)
+
+
+def test_a_tracker_is_told_each_new_row_once_and_may_fail(tmp_path: Path) -> None:
+    from plusx.fit.history import Epoch, History
+    from plusx.fit.trackers import _Patient
+
+    class Server:
+        def __init__(self, up_to: int) -> None:
+            self.told: list[int] = []
+            self.closed, self.up_to = False, up_to
+
+        def log(self, figures: Any, epoch: int) -> None:
+            if epoch > self.up_to:
+                raise OSError("the server is gone\nfor good")
+            assert figures["val_top1"] == 0.5
+            self.told.append(epoch)
+
+        def close(self) -> None:
+            self.closed = True
+
+    sound, dying = Server(9), Server(1)
+    notes: list[str] = []
+    rows = [Epoch(number, None, 0.5, 0.7, 0.1, 1.0, None) for number in range(4)]
+    told = (sound, _Patient("mlflow", dying, notes.append))
+    with History(tmp_path, trackers=told) as history:
+        history.load_state_dict({"rows": [vars(rows[0])]})  # as on resume: told before
+        for row in rows[1:]:
+            history.add(row)
+    assert (sound.told, sound.closed) == ([1, 2, 3], True)
+    assert (dying.told, dying.closed) == ([1], False)
+    assert notes == ["--track mlflow: is told no more: the server is gone"]

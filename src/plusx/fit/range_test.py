@@ -112,8 +112,9 @@ def _found(rates: list[float], losses: list[float], smooth: list[float]) -> Rang
             "--find-lr: the loss is not finite from the first steps on; look at the images with "
             "plusx scan"
         )
-    least = min(range(len(smooth)), key=smooth.__getitem__)
-    # The first steps have seen too few images; a slope is taken over a window on both sides.
+    # The averages of the first steps are of too few images; a slope is taken over a window.
+    first = min(2 * _WINDOW, len(smooth) - 1)
+    least = min(range(first, len(smooth)), key=smooth.__getitem__)
     places = range(_WINDOW, least - _WINDOW)
     falls = {i: smooth[i - _WINDOW] - smooth[i + _WINDOW] for i in places}
     steepest = max(falls, key=falls.__getitem__, default=None)

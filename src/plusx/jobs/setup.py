@@ -21,6 +21,7 @@ from plusx.fit.distributed import Processes
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
 from plusx.fit.recipe import Recipe
+from plusx.fit.sampling import Sampling
 from plusx.fit.stop import Stop
 from plusx.jobs.audit import Audit
 from plusx.jobs.leaks import divide
@@ -158,6 +159,8 @@ def prepare(
     recipe = resolve_recipe(options, images, unfreeze, talk)
     check_loss(recipe.loss, listing.task, recipe=options.recipe)
     _check_whole(options, unfreeze)
+    if recipe.balanced:
+        Sampling(targets=target_array(listing.part("train"), len(listing.classes), listing.task))
     if together.several:
         _check_share(recipe, together, talk)
     return Setup(
