@@ -130,9 +130,9 @@ def smoke(words: list[str]) -> list[str]:
     if words[1] != "train" or "--resume" in words:
         return words
     extra = list(QUICK)
-    if "--weights" not in words:
+    if "--weights" not in words and "--init" not in words:
         extra += ["--weights", BACKBONE]
-    elif words[words.index("--weights") + 1] == "none":
+    elif "--init" not in words and words[words.index("--weights") + 1] == "none":
         extra += ["--image-size", "32"]
         extra += ["--model", NETWORK] if "--model" not in words else []
     if "--image-size" in words:
@@ -238,7 +238,7 @@ def test_page_runs(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_are_of_a_known_kind(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in read_blocks(page):
-        known = ("csv", "json", "text") if block.file else ("text", *SHOWN)
+        known = ("csv", "json", "text", "toml") if block.file else ("text", *SHOWN)
         runs = block.language in ("sh", "python") and not block.file
         assert runs or block.language in known, f"{block.place}: {block.language!r}"
         if block.reason:

@@ -16,7 +16,8 @@ from plusx.fit.choice import Choice
 from plusx.fit.criterion import make_criterion
 from plusx.fit.history import Epoch, History
 from plusx.fit.kept import Keeping
-from plusx.fit.loop import Hardware, copy_state, make_optimizer, train_network
+from plusx.fit.loop import Hardware, copy_state, train_network
+from plusx.fit.optimizers import make_optimizer
 from plusx.fit.recipe import Recipe, default_epochs, default_lr
 from plusx.fit.state import Generators
 from plusx.fit.stop import Stop

@@ -14,7 +14,8 @@ from plusx import Predictions
 from plusx.data import read_image
 from plusx.evaluate.calibration import fit_temperature
 from plusx.jobs.assess import assess
-from plusx.jobs.fitting import Fitted, fit
+from plusx.jobs.beginning import Fitted
+from plusx.jobs.fitting import fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.setup import Setup, prepare

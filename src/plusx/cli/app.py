@@ -24,6 +24,7 @@ from plusx.cli import (
     models,
     predict,
     push,
+    recipes,
     report,
     scan,
     serve,
@@ -68,6 +69,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
     ),
     "cache": (cache.cache, "List or remove what is kept from run to run.", cache.EXAMPLES),
     "serve": (serve.serve, "Answer over HTTP: a page and an API.", serve.EXAMPLES),
+    "recipes": (recipes.recipes, "List the recipes of training, or show one.", recipes.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
 """Each verb: what runs, one line of help, examples."""

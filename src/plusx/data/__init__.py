@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from plusx.data.preprocessing import Preprocessing
     from plusx.data.records import SPLITS, BadImage, Batch, Listing, Sample, Task, groups_of
     from plusx.data.split import folds, split_listing
+    from plusx.data.strong import AnyAugmentation, StrongAugmentation
 
 __all__ = [
     "MAX_PIXELS",
     "SPLITS",
+    "AnyAugmentation",
     "Augmentation",
     "BadImage",
     "Batch",
@@ -31,6 +33,7 @@ __all__ = [
     "Listing",
     "Preprocessing",
     "Sample",
+    "StrongAugmentation",
     "Task",
     "align",
     "drop",
@@ -53,6 +56,7 @@ __all__ = [
 _HOME = {
     "MAX_PIXELS": "decode",
     "SPLITS": "records",
+    "AnyAugmentation": "strong",
     "Augmentation": "augmentation",
     "BadImage": "records",
     "Batch": "records",
@@ -61,6 +65,7 @@ _HOME = {
     "Listing": "records",
     "Preprocessing": "preprocessing",
     "Sample": "records",
+    "StrongAugmentation": "strong",
     "Task": "records",
     "align": "listing",
     "drop": "listing",

@@ -92,13 +92,27 @@ class Augmentation:
         """
         check_image(image, preprocessing)
         draw = rng.random(9)
-        x = self._crop(image.permute(2, 0, 1), draw)
-        x = preprocessing.resample(x, (preprocessing.size, preprocessing.size)) / 255
+        x = self.cropped(image.permute(2, 0, 1), preprocessing, draw)
+        return preprocessing.normalise(self.lit(self.flipped(x, draw), draw))
+
+    def cropped(
+        self, image: torch.Tensor, preprocessing: Preprocessing, draw: np.ndarray
+    ) -> torch.Tensor:
+        """(C, H, W) on 0..255 -> (C, size, size) in 0..1; ``draw`` are nine numbers in 0..1."""
+        size = preprocessing.size
+        return preprocessing.resample(self._crop(image, draw), (size, size)) / 255
+
+    def flipped(self, x: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
+        """(C, H, W) -> the same shape."""
         if draw[4] < self.hflip:
             x = x.flip(2)
         if draw[5] < self.vflip:
             x = x.flip(1)
-        return preprocessing.normalise(self._light(x, 2 * draw[6:] - 1))
+        return x
+
+    def lit(self, x: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
+        """(C, H, W) in 0..1 -> the same with brightness, contrast and saturation changed."""
+        return self._light(x, 2 * draw[6:] - 1)
 
     def _crop(self, image: torch.Tensor, draw: np.ndarray) -> torch.Tensor:
         """(C, H, W) -> a part of it whose area and shape are drawn from ``scale`` and ``ratio``.
@@ -134,13 +148,14 @@ class Augmentation:
         return x
 
 
-def view_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+def view_rng(seed: int, epoch: int, index: int, again: int = 0) -> np.random.Generator:
     """The generator of one view of one image.
 
-    It depends on (seed, epoch or view number, index of the sample) alone, so that no order of
-    workers can change what is drawn.
+    It depends on (seed, epoch or view number, index of the sample, how often the epoch had it
+    before) alone, so that no order of workers can change what is drawn.
     """
-    return np.random.Generator(np.random.PCG64([seed % 2**64, epoch, index]))
+    words = [seed % 2**64, epoch, index]
+    return np.random.Generator(np.random.PCG64([*words, again] if again else words))
 
 
 def _between(bounds: tuple[float, float], share: float) -> float:

@@ -199,6 +199,12 @@ class Preprocessing:
         usual = Preprocessing.for_size(self.size).resize
         return replace(self, mode=mode, resize=usual if mode == "short" else self.size)
 
+    def at_size(self, size: int) -> Preprocessing:
+        """The same for other pixels, cropping the same share; its own size leaves it as it is."""
+        if size == self.size:
+            return self
+        return replace(self, size=size, resize=round(self.resize * size / self.size))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` gives an equal object back.
 

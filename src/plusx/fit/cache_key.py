@@ -15,7 +15,7 @@ from PIL import features
 from torch import nn
 
 from plusx._version import __version__
-from plusx.data import Augmentation, Preprocessing
+from plusx.data import AnyAugmentation, Preprocessing
 from plusx.fit.cache_rows import Keys
 from plusx.fit.trunk_engine import TrunkEngine
 from plusx.model.classifier import Classifier
@@ -62,7 +62,9 @@ def depends(
     }
 
 
-def depends_views(plain: dict[str, Any], augmentation: Augmentation, seed: int) -> dict[str, Any]:
+def depends_views(
+    plain: dict[str, Any], augmentation: AnyAugmentation, seed: int
+) -> dict[str, Any]:
     """The same for augmented views."""
     return plain | {"augmentation": asdict(augmentation), "seed": seed}
 

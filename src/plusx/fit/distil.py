@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from plusx.data import epoch_order
 from plusx.errors import Diverged
-from plusx.fit.loop import Hardware, copy_state, forward, make_optimizer
+from plusx.fit.loop import Hardware, copy_state, forward
+from plusx.fit.optimizers import make_optimizer
 from plusx.fit.recipe import Recipe
 from plusx.fit.trunk import Rows, ScratchActivations
 from plusx.model.surgery import Top, training_mode

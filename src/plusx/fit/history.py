@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from plusx.atomic import replacing
+from plusx.fit.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,17 @@ class History:
         folder: the run folder; ``history.csv`` and ``tensorboard/`` are written there. None writes
             nothing: of several processes one does.
         rows: those that were there before.
+        trackers: told of each new row; closed with the history. Where there is no folder, they are
+            told nothing.
     """
 
-    def __init__(self, folder: Path | None, rows: list[Epoch] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        rows: list[Epoch] | None = None,
+        *,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
         self._csv = None if folder is None else folder / "history.csv"
         self.rows: list[Epoch] = []
         self._board: Any = None
@@ -65,11 +74,21 @@ class History:
             events = folder / "tensorboard"
             shutil.rmtree(events, ignore_errors=True)  # of the part before: its rows come again
             self._board = SummaryWriter(str(events), flush_secs=10)
+        self._trackers = () if folder is None else tuple(trackers)
         self._set(rows or [])
+
+    @property
+    def seconds(self) -> float:
+        """Of all epochs so far."""
+        return sum(row.seconds for row in self.rows)
 
     def add(self, row: Epoch) -> None:
         """Write one epoch."""
         self._set([*self.rows, row])
+        known = {name: value for name, value in asdict(row).items()
+                 if name != "epoch" and value is not None}  # fmt: skip
+        for tracker in self._trackers:
+            tracker.log(known, row.epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows as plain data."""
@@ -108,6 +127,8 @@ class History:
         self.close()
 
     def close(self) -> None:
-        """Flush the events."""
+        """Flush the events, and end the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
         if self._board is not None:
             self._board.close()

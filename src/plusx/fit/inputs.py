@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from plusx.data import (
-    Augmentation,
+    AnyAugmentation,
     BadImage,
     Preprocessing,
     Sample,
-    epoch_order,
     load_batches,
     plain_reader,
     view_rng,
 )
 from plusx.data.loader import decode
 from plusx.data.records import Targets
+from plusx.fit.sampling import Sampling, times_before
 from plusx.fit.trunk import ActivationStore, Rows
 from plusx.runtime import World
 
@@ -42,12 +42,14 @@ class Feed:
         threads: for decoding.
         seed: of order and augmentation.
         world: which share of a step is this process's.
+        sampling: which images an epoch takes.
     """
 
     batch_size: int
     threads: int
     seed: int
     world: World = field(default_factory=World)
+    sampling: Sampling = field(default_factory=Sampling)
 
     @property
     def share(self) -> int:
@@ -57,11 +59,16 @@ class Feed:
     def order(self, n: int, epoch: int, start: int = 0) -> Rows:
         """This process's positions of a shuffled epoch over n images, from step ``start`` on, in
         ``steps(n) - start`` batches of ``share``."""
-        whole = epoch_order(n, seed=self.seed, epoch=epoch)[: self.steps(n) * self.batch_size]
+        return self.dealt(n, epoch, start)[0]
+
+    def dealt(self, n: int, epoch: int, start: int = 0) -> tuple[Rows, Rows]:
+        """``order``, and for each of its places how often the image came before in the epoch."""
+        drawn = self.sampling.order(n, seed=self.seed, epoch=epoch)
+        whole = drawn[: self.steps(n) * self.batch_size]
         place = np.arange(len(whole)) % self.batch_size % self.world.size
         later = np.arange(len(whole)) >= start * self.batch_size
-        mine: Rows = whole[later & (place == self.world.rank)]
-        return mine
+        mine = later & (place == self.world.rank)
+        return whole[mine], times_before(whole)[mine]
 
     def in_order(self, n: int) -> Rows:
         """This process's positions of 0..n-1: whole batches in turn, so that every batch is one
@@ -149,6 +156,7 @@ class StreamedImages:
         feed: how they are dealt out.
         trunk: images -> what the net takes; the images themselves where it is absent.
         names: (n,) whole numbers from which each image's views are drawn; by default its position.
+        sizes: epoch -> pixels of its views; by default those of ``preprocessing``.
         on_bad: told of images that could be read before and cannot now.
     """
 
@@ -158,10 +166,11 @@ class StreamedImages:
         preprocessing: Preprocessing,
         *,
         targets: Targets,
-        augmentation: Augmentation,
+        augmentation: AnyAugmentation,
         feed: Feed,
         trunk: Callable[[Tensor], Inputs] | None = None,
         names: Sequence[int] | None = None,
+        sizes: Callable[[int], int] | None = None,
         on_bad: Callable[[Sequence[BadImage]], None],
     ) -> None:
         self._samples, self._preprocessing = samples, preprocessing
@@ -169,6 +178,7 @@ class StreamedImages:
         self._augmentation, self._feed = augmentation, feed
         self._trunk, self._on_bad = trunk, on_bad
         self._names = range(len(samples)) if names is None else names
+        self._sizes = sizes
 
     @property
     def images(self) -> int:
@@ -182,39 +192,46 @@ class StreamedImages:
 
     def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """See ``Source``."""
-        order = self._feed.order(self.images, epoch, start)
-        yield from self._read(order, self._augmented(epoch, order), self._feed.share)
+        order, times = self._feed.dealt(self.images, epoch, start)
+        seen = self._preprocessing
+        if self._sizes is not None:
+            seen = seen.at_size(self._sizes(epoch))
+        read = self._augmented(epoch, order, times, seen)
+        yield from self._read(order, read, self._feed.share, seen.size)
 
     def ordered(self) -> Iterator[Step]:
         """See ``Source``."""
-        order = self._feed.in_order(self.images)
-        yield from self._read(order, plain_reader(self._preprocessing), self._feed.batch_size)
+        order, seen = self._feed.in_order(self.images), self._preprocessing
+        yield from self._read(order, plain_reader(seen), self._feed.batch_size, seen.size)
 
     def view(self, number: int) -> Iterator[Step]:
         """Every image once, in order, as augmented view ``number``."""
-        order = np.arange(self.images)
-        yield from self._read(order, self._augmented(number, order), self._feed.batch_size)
+        order, seen = np.arange(self.images), self._preprocessing
+        read = self._augmented(number, order, np.zeros_like(order), seen)
+        yield from self._read(order, read, self._feed.batch_size, seen.size)
 
-    def _augmented(self, number: int, order: Rows) -> Callable[[Sample, int], Tensor]:
+    def _augmented(
+        self, number: int, order: Rows, times: Rows, seen: Preprocessing
+    ) -> Callable[[Sample, int], Tensor]:
         def read(sample: Sample, place: int) -> Tensor:
-            rng = view_rng(self._feed.seed, number, self._names[order[place]])
-            image = decode(sample, self._preprocessing)
-            return self._augmentation(image, self._preprocessing, rng=rng)
+            name, again = self._names[order[place]], int(times[place])
+            rng = view_rng(self._feed.seed, number, name, again)
+            return self._augmentation(decode(sample, seen), seen, rng=rng)
 
         return read
 
     def _read(
-        self, order: Rows, read: Callable[[Sample, int], Tensor], size: int
+        self, order: Rows, read: Callable[[Sample, int], Tensor], size: int, pixels: int
     ) -> Iterator[Step]:
         samples = (self._samples[i] for i in order)
-        threads, spec = self._feed.threads, self._preprocessing
+        threads, channels = self._feed.threads, self._preprocessing.channels
         for batch in load_batches(samples, read, batch_size=size, threads=threads):
             if batch.bad:
                 self._on_bad(batch.bad)
             # Where none can be read: of the right shape, for the other processes of this step.
             images = batch.images
             if not len(images):
-                images = torch.empty(0, spec.channels, spec.size, spec.size)
+                images = torch.empty(0, channels, pixels, pixels)
             inputs = self._trunk(images) if self._trunk else (images,)
             index = order[batch.index.numpy()]
             yield inputs, self._targets[index], index

@@ -14,6 +14,7 @@ from plusx.fit.distributed import Processes
 from plusx.fit.inputs import Inputs
 from plusx.fit.state import Part, Position, collect, restore
 from plusx.fit.stop import Stop
+from plusx.fit.trackers import Tracker
 
 CALMER = "try a smaller --lr, or --unfreeze 0 for the probe alone"
 
@@ -39,6 +40,7 @@ class Keeping:
         stop: asked after every step.
         tick: called after every step.
         note: told what a person should know.
+        trackers: told every epoch's row as well.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Keeping:
     stop: Stop = field(default_factory=Stop)
     tick: Callable[[Step], None] = lambda step: None
     note: Callable[[str], None] = lambda text: None
+    trackers: tuple[Tracker, ...] = ()
 
 
 class Kept:

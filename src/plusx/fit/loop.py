@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -14,10 +15,13 @@ from plusx.errors import Diverged, PlusxError
 from plusx.evaluate.selection import figure_then_nll
 from plusx.fit.choice import Choice, State
 from plusx.fit.criterion import weight_of
+from plusx.fit.depth import by_distance, thaw
 from plusx.fit.distributed import Processes, joint_norms
+from plusx.fit.ema import Average
 from plusx.fit.history import Epoch, History
 from plusx.fit.inputs import Inputs, Source
 from plusx.fit.kept import CALMER, Keeping, Kept, Step
+from plusx.fit.optimizers import make_optimizer, set_lr
 from plusx.fit.recipe import Recipe
 from plusx.fit.state import Generators, Part, Position, seed_step
 from plusx.model.surgery import training_mode
@@ -70,33 +74,42 @@ def train_network(
     net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion.to(hardware.device)
     optimizer = make_optimizer(net, recipe)
+    layers, average = by_distance(net), Average(net, recipe.ema) if recipe.ema else None
+    judged = net if average is None else average.net
     position = Position(processes, hardware.device, recipe.lr)
-    history = History(keeping.folder if processes.world.is_main else None)
+    history = History(
+        keeping.folder if processes.world.is_main else None, trackers=keeping.trackers
+    )
     parts: dict[str, Part] = {  # all that a resumed training needs
         "net": net, "optimizer": optimizer, "position": position, "choice": choice,
         "history": history, "generators": Generators(),
+        **({} if average is None else {"average": average}),
     }  # fmt: skip
     kept = Kept(keeping, processes, parts, position, choice)
     norms = joint_norms(net, processes) if recipe.norm == "train" else nullcontext()
     with history, norms, keeping.stop.patiently():
         if not kept.restore():
-            history.add(_candidate(net, val, hardware, choice, position))
-        while not _enough(recipe, position, choice):
-            training_mode(net, norm_statistics=recipe.norm == "train")
+            history.add(_candidate(judged, val, hardware, choice, position))
+        while not _enough(recipe, position, choice, history.seconds, processes):
+            _begin_epoch(net, layers, recipe, position.epoch)
             for inputs, targets, _ in train.shuffled(position.epoch, position.step):
                 seed_step(recipe.seed, position.epoch, position.step, processes.world.rank)
                 done = (position.epoch - 1) * train.steps + position.step
-                position.lr = recipe.lr_at(done, recipe.epochs * train.steps)
-                counts = weight_of(criterion, targets) if processes.several else 1.0
-                asked = keeping.stop.asked, kept.due
-                images, whole, stop, save = processes.totals(len(targets), counts, *asked)
+                counts = len(targets), weight_of(criterion, targets)
+                asked = keeping.stop.asked, kept.due, history.seconds + position.seconds
+                images, whole, stop, save, spent = processes.totals(*counts, *asked)
+                gone = recipe.time_gone(spent / processes.world.size)  # the same in all of them
+                position.lr = recipe.lr_at(done, recipe.epochs * train.steps, gone)
                 if images:  # else none of the step's files can be read any more
-                    logits = forward(net, inputs, hardware).float()
-                    loss = _share_of_loss(criterion, logits, targets, counts / whole)
-                    norm = _update(optimizer, loss, position.lr, recipe.clip, processes)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss = backward(net, (inputs, targets), criterion=criterion, whole=whole,
+                                    parts=recipe.accumulate, hardware=hardware)  # fmt: skip
+                    norm = update(optimizer, position.lr, recipe.clip, processes)
                     position.add(loss, norm, int(images))
                     if position.looks or save or stop:
                         kept.check(inputs)
+                    if average is not None:
+                        average.update(net)
                 position.step += 1
                 if save or stop:
                     kept.save()
@@ -104,8 +117,10 @@ def train_network(
                 keeping.tick(Step(position.epoch, int(images), position.shown, best))
                 if stop:
                     raise KeyboardInterrupt
+                if gone >= 1:
+                    break
             kept.check()
-            history.add(_candidate(net, val, hardware, choice, position))
+            history.add(_candidate(judged, val, hardware, choice, position))
             position.next_epoch()
             kept.save()
     if processes.any(keeping.stop.asked):
@@ -113,24 +128,61 @@ def train_network(
     return history.rows
 
 
-def _enough(recipe: Recipe, position: Position, choice: Choice) -> bool:
-    """Whether all epochs are done, or the last ones brought no gain."""
+def _begin_epoch(net: nn.Module, layers: list[list[nn.Module]], recipe: Recipe, epoch: int) -> None:
+    """Thaw what is to learn by now, and put it in training mode."""
+    if recipe.gradual:
+        thaw(layers, 1 + (epoch - 1) // recipe.gradual)
+    training_mode(net, norm_statistics=recipe.norm == "train")
+
+
+def _enough(
+    recipe: Recipe, position: Position, choice: Choice, seconds: float, processes: Processes
+) -> bool:
+    """Whether all epochs are done, the last ones brought no gain, or the time is up."""
     idle = position.epoch - 1 - choice.last_gain
-    return position.epoch > recipe.epochs or 0 < recipe.patience <= idle
+    late = position.epoch > 1 and recipe.time_gone(seconds) >= 1
+    return position.epoch > recipe.epochs or 0 < recipe.patience <= idle or processes.any(late)
 
 
-def _update(
-    optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float, processes: Processes
+def backward(
+    net: nn.Module,
+    step: tuple[Inputs, Tensor],
+    *,
+    criterion: nn.Module,
+    whole: float,
+    parts: int,
+    hardware: Hardware,
 ) -> Tensor:
-    """One step down the gradient of ``loss``, summed over the processes; its norm before it was
-    clipped."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    """Add the gradient of this process's share of the step's mean loss, which is given back.
+
+    The images run in ``parts`` parts, each counted by what it is of ``whole``: their sum is the
+    gradient of the step in one part, where no BatchNorm takes statistics.
+    """
+    inputs, targets = step
+    size = max(1, -(-len(targets) // parts))
+    total = torch.zeros((), device=hardware.device)
+    for start in range(0, max(1, len(targets)), size):
+        part = tuple(x[start : start + size] for x in inputs)
+        wanted = targets[start : start + size]
+        logits = forward(net, part, hardware).float()
+        if len(wanted):
+            share = weight_of(criterion, wanted) / whole
+            loss = criterion(logits, wanted.to(logits.device)) * share
+        else:  # none of this process's: it takes part in the step with a gradient of zero
+            loss = logits.sum() * 0.0
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def update(
+    optimizer: torch.optim.Optimizer, lr: float, clip: float, processes: Processes
+) -> Tensor:
+    """One step down the gradient, summed over the processes; its norm before it was clipped."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     processes.add_up_gradients(parameters)
-    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    norm: Tensor = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
+    set_lr(optimizer, lr)
     optimizer.step()
     return norm
 
@@ -150,14 +202,6 @@ def forward(net: nn.Module, inputs: Inputs, hardware: Hardware) -> Tensor:
     return logits
 
 
-def _share_of_loss(criterion: nn.Module, logits: Tensor, targets: Tensor, share: float) -> Tensor:
-    """This process's part of the mean loss over a step; 0 where it has none of the images."""
-    if not len(targets):
-        return logits.sum() * 0.0
-    loss: Tensor = criterion(logits, targets.to(logits.device))
-    return loss * share
-
-
 @torch.inference_mode()
 def all_logits(net: nn.Module, source: Source, hardware: Hardware) -> npt.NDArray[np.float32]:
     """Logits (n, K) of a whole set, in evaluation mode; each process computes a part of them."""
@@ -175,21 +219,6 @@ def all_logits(net: nn.Module, source: Source, hardware: Hardware) -> npt.NDArra
         found[torch.from_numpy(index)] = logits
     hardware.processes.add_up(found)
     return found.numpy()
-
-
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the trainable parameters.
-
-    Biases and norms are not decayed (He et al. 2018, arXiv 1812.01187, section 3.1).
-    """
-    trainable = [p for p in net.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=recipe.lr)
 
 
 def copy_state(net: nn.Module) -> State:

@@ -26,6 +26,7 @@ from plusx.evaluate.wish import Wish
 from plusx.fit.choice import Winner
 from plusx.fit.probe import cross_validate
 from plusx.fit.trunk import Rows
+from plusx.jobs.beginning import Fitted
 from plusx.jobs.decision import (
     Features,
     decide,
@@ -34,9 +35,9 @@ from plusx.jobs.decision import (
     training_features,
     wants_features,
 )
-from plusx.jobs.fitting import Fitted
 from plusx.jobs.material import Material
-from plusx.jobs.setup import Setup, class_weights
+from plusx.jobs.resolving import class_weights
+from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
 from plusx.weights import save_artifact
 
@@ -197,6 +198,11 @@ def _why(fitted: Fitted) -> str:
     best, start = fitted.choice.best, fitted.history[0]
     n = len(best.rows)
     what = "" if fitted.task == "single" else " mean average precision"
+    if fitted.went_on:
+        return (
+            f"{fitted.ships}: {best.score[0]:.1%}{what} against the {start.score:.1%} with which "
+            f"it began, on the {n} validation images that chose"
+        )
     if fitted.probe is None:
         return f"{fitted.ships}: trained from scratch, the best of {len(fitted.history) - 1} epochs"
     if fitted.ships == "probe":

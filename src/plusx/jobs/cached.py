@@ -108,6 +108,8 @@ def activation_shape(engine: TorchEngine, setup: Setup) -> ActivationShape:
 def affordable_views(setup: Setup, shape: ActivationShape, images: int, trained: int) -> int:
     """How many views ``--cache-gib`` allows, of those wanted: the plain one of all ``images``, the
     others of the ``trained``; 0 where not even the first fits."""
+    if setup.options.heavy:
+        return 0
     wanted = setup.options.views or default_views(trained, setup.recipe.epochs)
     room = setup.options.cache_gib * 2**30 / shape.row_bytes - images
     fitting = 0 if room < 0 else 1 + int(room // max(1, trained))
@@ -157,7 +159,10 @@ def _open_in(cache: TrunkCache, setup: Setup, nothing: KeptTrunk, talk: Talk) ->
     kept.features = _rows(cache, setup, kept, ("features", about, 4 * spec.feature_channels))
     everything = np.arange(len(kept.keys))
     lacking = len(kept.features.missing(0, everything)) * kept.features.table.row_bytes
-    if not setup.unfreeze:
+    if heavy := setup.options.heavy if setup.unfreeze else "":
+        talk.note(f"{heavy} shows every image anew: no activations are kept, the frozen trunk runs "
+                  "every epoch")  # fmt: skip
+    if heavy or not setup.unfreeze:
         room = cache.make_room(lacking, kept.folders)
         return kept if room >= lacking else kept.without()
     shape = activation_shape(kept.engine, setup)

@@ -25,7 +25,8 @@ from plusx.fit.loop import Hardware
 from plusx.fit.recipe import Recipe, default_epochs, default_lr
 from plusx.jobs.contest_entrants import Entrant, enter
 from plusx.jobs.contest_options import ContestOptions
-from plusx.jobs.setup import Setup, resolve_norm
+from plusx.jobs.resolving import resolve_norm
+from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision
 from plusx.weights import Network
@@ -95,7 +96,7 @@ class Plan:
                 optimizer="adamw",
                 lr=lr,
                 weight_decay=training.weight_decay,
-                warmup=training.warmup,
+                warmup=float(training.warmup),
                 label_smoothing=0.1 if entrant.scratch else 0.0,
                 patience=0,
                 norm=resolve_norm("auto", batch, unfreeze, talk),

@@ -18,11 +18,12 @@ from typing import Any
 
 from plusx.errors import Diverged
 from plusx.jobs import wording
+from plusx.jobs.beginning import Fitted
 from plusx.jobs.contest_entrants import Entrant
 from plusx.jobs.contest_plan import Plan
 from plusx.jobs.contest_shift import KINDS, right_under_shift
 from plusx.jobs.decision import score
-from plusx.jobs.fitting import Fitted, fit
+from plusx.jobs.fitting import fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.run import read_json, write_json
 from plusx.jobs.setup import Setup

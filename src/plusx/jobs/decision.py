@@ -19,7 +19,7 @@ from plusx.evaluate.thresholds import FEWEST, few
 from plusx.evaluate.wish import Wish
 from plusx.fit.rows import sample
 from plusx.fit.trunk import ActivationStore, Rows
-from plusx.jobs.fitting import Fitted
+from plusx.jobs.beginning import Fitted
 from plusx.jobs.material import Material
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk

@@ -14,7 +14,8 @@ from torch import nn
 
 from plusx.data import Sample, gather_facts
 from plusx.fit.features import Loading, first_pass
-from plusx.fit.loop import forward, make_optimizer
+from plusx.fit.loop import forward
+from plusx.fit.optimizers import make_optimizer
 from plusx.jobs.cached import activation_shape, affordable_views, open_engine, trained_on
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.setup import Setup, prepare

@@ -2,77 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from plusx.data import SPLITS, Listing, Task, groups_of
-from plusx.data.records import Targets, target_array
-from plusx.decide import Decision
+from plusx.data import Listing, groups_of
 from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
-from plusx.fit.choice import Choice, State
-from plusx.fit.criterion import make_criterion
-from plusx.fit.history import Epoch
+from plusx.fit.choice import Choice
+from plusx.fit.criterion import recipe_criterion
 from plusx.fit.kept import Keeping, Step
 from plusx.fit.loop import copy_state, train_network
-from plusx.fit.mix import Mixed
-from plusx.fit.probe import Head, Probe, fit_probe
-from plusx.fit.recipe import Recipe
+from plusx.fit.trackers import Tracker, check_trackers, open_trackers
 from plusx.fit.trunk import Rows
+from plusx.jobs.batch_picture import pictured
+from plusx.jobs.beginning import Fitted, begin, targets_of, training_source
 from plusx.jobs.material import Material, source
+from plusx.jobs.resolving import resolve_norm
 from plusx.jobs.run import read_json, write_json
-from plusx.jobs.setup import Setup, check_learnable, class_weights, resolve_norm
+from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
-from plusx.model.classifier import Classifier
-from plusx.model.surgery import split_trunk, unfreeze_last_blocks
-
-
-@dataclass
-class Fitted:
-    """What one training gave.
-
-    Attributes:
-        model: the assembled network; holds the state that ships.
-        net: the part that was trained; shares its modules with ``model``.
-        probe: the head fitted on frozen features; None from scratch.
-        choice: among the probe and the epochs; None where there was nothing to choose.
-        history: the epochs; empty for a probe alone.
-        positions: of each split's readable images in the listing.
-        recipe: as it was used; differs from the setup's where memory ran out.
-        task: of the data.
-        decision: of what ships, once it is known.
-        worth: what it is worth, as ``metrics.json`` states it; None for task multi.
-    """
-
-    model: Classifier
-    net: nn.Module
-    probe: Probe | None
-    choice: Choice | None
-    history: list[Epoch]
-    positions: dict[str, Rows]
-    recipe: Recipe
-    task: Task = "single"
-    decision: Decision = field(default_factory=Decision)
-    worth: dict[str, Any] | None = None
-
-    @property
-    def ships(self) -> str:
-        """``probe`` or ``epoch N``."""
-        if self.choice is None or (self.choice.best.epoch == 0 and self.probe is not None):
-            return "probe"
-        return f"epoch {self.choice.best.epoch}"
-
-    def take(self, state: State | None) -> None:
-        """Put a winner's state into ``model``."""
-        if state is not None:
-            self.net.load_state_dict(state)
 
 
 def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: Talk) -> Fitted:
@@ -85,28 +37,10 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
         folder: takes checkpoints, history and events.
         talk: where progress is said.
     """
-    positions = {split: material.positions(listing, split) for split in SPLITS}
-    model = copy.deepcopy(setup.network.model)
-    targets = _targets(listing, positions["train"])
-    if listing.task == "multi":
-        check_learnable(listing, targets.astype(bool))
-    weights = class_weights(setup.options, targets, talk)
-    probe = None
-    if material.first is not None:
-        with talk.phase("probe"):
-            probe = fit_probe(
-                material.first.features[positions["train"]],
-                targets,
-                classes=len(listing.classes),
-                seed=setup.recipe.seed,
-                groups=groups_of([listing.samples[p] for p in positions["train"]]),
-                class_weights=None if weights is None else weights.double().numpy(),
-            )
-        _set_head(model, probe.head)
+    fitted, weights = begin(setup, material, listing, talk)
     if setup.unfreeze == 0:
-        return Fitted(model, model, probe, None, [], positions, setup.recipe, listing.task)
-    net = _trainable_part(model, setup, material)
-    fitted = Fitted(model, net, probe, None, [], positions, setup.recipe, listing.task)
+        return fitted
+    net, probe = fitted.net, fitted.probe
     start = copy_state(net)
     kept = folder / "checkpoints" / "smaller.json"
     setup = _as_small_as_before(setup, kept)
@@ -131,11 +65,12 @@ def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: 
         fitted.recipe = setup.recipe
         shutil.rmtree(kept.parent, ignore_errors=True)  # of steps of another size
         kept.parent.mkdir()
-        changed = {"batch_size": setup.recipe.batch_size, "norm": setup.recipe.norm}
+        changed = {name: getattr(setup.recipe, name)
+                   for name in ("batch_size", "norm", "accumulate")}  # fmt: skip
         write_json(kept, changed)
         net.load_state_dict(start)
     assert fitted.choice is not None
-    if probe is None and fitted.choice.best.epoch == 0:
+    if probe is None and not fitted.went_on and fitted.choice.best.epoch == 0:
         talk.note(
             "no epoch was better than the random weights that training began with, so these ship: "
             "they know nothing; give more --epochs, another --lr, or start from --weights"
@@ -153,9 +88,11 @@ def _as_small_as_before(setup: Setup, kept: Path) -> Setup:
 def smaller_steps(setup: Setup, talk: Talk) -> Setup:
     """The same with half as many images a step, BatchNorm's mode decided anew; said."""
     smaller = setup.recipe.batch_size // 2
+    parts = min(setup.recipe.accumulate, smaller)
     talk.note(f"out of memory at {setup.recipe.batch_size} images a step: going on with {smaller}")
     norm = resolve_norm(setup.options.norm, smaller, setup.unfreeze, talk)
-    return replace(setup, recipe=replace(setup.recipe, batch_size=smaller, norm=norm))
+    recipe = replace(setup.recipe, batch_size=smaller, norm=norm, accumulate=parts)
+    return replace(setup, recipe=recipe)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -173,7 +110,7 @@ def validation(listing: Listing, positions: Rows) -> Predictions:
     samples = [listing.samples[p] for p in positions]
     return Predictions(
         logits=np.zeros((len(samples), len(listing.classes)), np.float32),
-        targets=_targets(listing, positions),
+        targets=targets_of(listing, positions),
         paths=tuple(sample.path for sample in samples),
         classes=listing.classes,
         task=listing.task,
@@ -194,12 +131,11 @@ def _fine_tune(
     train, val = fitted.positions["train"], fitted.positions["val"]
     recipe = setup.recipe
     fitted.choice = Choice(validation(listing, val), seed=recipe.seed)
-    inputs = source(setup, material, train, feed=setup.feed, talk=talk)
-    if recipe.mixup:
-        classes = len(listing.classes)
-        inputs = Mixed(inputs, classes, alpha=recipe.mixup, seed=recipe.seed)
+    inputs = training_source(setup, material, listing, train, talk)
+    inputs = pictured(setup, material, inputs, listing=listing, train=train, folder=folder)
     epochs = recipe.epochs
     label = "training" if fitted.probe is None else "fine-tuning"
+    trackers = _trackers(setup, folder, talk)
     with talk.phase(label, epochs * len(train)) as tick:
 
         def show(step: Step) -> None:
@@ -213,10 +149,11 @@ def _fine_tune(
             recipe=recipe,
             hardware=setup.hardware,
             choice=fitted.choice,
-            criterion=make_criterion(
+            criterion=recipe_criterion(
+                recipe,
                 listing.task,
                 class_weights=class_weights,
-                label_smoothing=recipe.label_smoothing,
+                taught=setup.options.teacher is not None,
             ),
             keeping=Keeping(
                 folder,
@@ -224,24 +161,18 @@ def _fine_tune(
                 stop=setup.stop,
                 tick=show,
                 note=talk.note,
+                trackers=trackers,
             ),
+        )
+    if recipe.max_seconds and sum(row.seconds for row in fitted.history) >= recipe.max_seconds:
+        talk.note(
+            f"--max-time {setup.options.max_time}: stopped in epoch {fitted.history[-1].epoch} of "
+            f"at most {epochs}; the best so far ships"
         )
 
 
-def _trainable_part(model: Classifier, setup: Setup, material: Material) -> nn.Module:
-    if setup.unfreeze is None:
-        model.requires_grad_(True)
-        return model
-    unfreeze_last_blocks(model, setup.unfreeze)
-    return split_trunk(model, setup.unfreeze)[1]
-
-
-def _set_head(model: Classifier, head: Head) -> None:
-    with torch.no_grad():
-        model.head.fc.weight.copy_(torch.from_numpy(head.weight))
-        model.head.fc.bias.copy_(torch.from_numpy(head.bias))
-
-
-def _targets(listing: Listing, positions: Rows) -> Targets:
-    samples = [listing.samples[p] for p in positions]
-    return target_array(samples, len(listing.classes), listing.task)
+def _trackers(setup: Setup, folder: Path, talk: Talk) -> tuple[Tracker, ...]:
+    """Those asked for, of the first process; of folds there are too many to tell."""
+    here = setup.hardware.processes.world.is_main and folder.parent.name != "folds"
+    names = check_trackers(setup.options.track) if here else ()
+    return open_trackers(names, folder, asdict(setup.recipe), note=talk.note)

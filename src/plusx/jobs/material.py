@@ -37,6 +37,7 @@ class Material:
         store: activations at the split; None where they are streamed or not needed.
         views: in the store.
         about: what was resolved, for ``config.toml``.
+        keys: content of each image, from which the views of the store are drawn.
     """
 
     bad: tuple[BadImage, ...]
@@ -45,6 +46,11 @@ class Material:
     store: ActivationStore | None = None
     views: int = 0
     about: dict[str, object] = field(default_factory=lambda: {"views": 0})
+    keys: Keys | None = None
+
+    def name_of(self, position: int) -> int:
+        """The number from which the views in the store of an image are drawn."""
+        return position if self.keys is None else _names(self.keys[position : position + 1])[0]
 
     def positions(self, listing: Listing, *splits: str) -> Rows:
         """Positions of the readable images of these splits in ``listing.samples``."""
@@ -110,7 +116,7 @@ def _run_backbone(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Mat
         kept = kept.without()
         first = _first(setup, kept, folder, talk)
         bad = first.bad
-    return Material(bad, kept.engine, first, kept.store, kept.views, kept.table())
+    return Material(bad, kept.engine, first, kept.store, kept.views, kept.table(), kept.keys)
 
 
 def _first(setup: Setup, kept: KeptTrunk, folder: Path, talk: Talk) -> FirstPass:
@@ -240,6 +246,7 @@ def _stream(
         setup.preprocessing,
         targets=target_array(samples, len(setup.listing.classes), setup.listing.task),
         augmentation=setup.augmentation,
+        sizes=lambda epoch: setup.recipe.size_at(epoch, setup.preprocessing.size),
         feed=feed,
         trunk=trunk,
         on_bad=complain,

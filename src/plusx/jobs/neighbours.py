@@ -27,7 +27,7 @@ from plusx.model.surgery import Top
 from plusx.runtime import resolve_device
 
 if TYPE_CHECKING:
-    from plusx.jobs.fitting import Fitted
+    from plusx.jobs.beginning import Fitted
     from plusx.jobs.material import Material
     from plusx.jobs.setup import Setup
     from plusx.jobs.talk import Talk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -13,13 +13,19 @@ from plusx.data.ordered import MOST_THREADS
 from plusx.data.reading import Limits, Reading, ResizeMode, parse_bands, parse_colour, parse_range
 from plusx.errors import UsageError
 from plusx.evaluate.wish import Wish
+from plusx.jobs.recipe_options import RecipeOptions
+from plusx.jobs.recipes import with_recipe
+
+_PATHS = ("out", "model", "weights", "teacher", "init", "config")
 
 T = TypeVar("T", "TrainOptions", "ScanOptions")
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(RecipeOptions):
     """Options of a training run, as asked for; ``None`` is resolved from the data and said.
+
+    How it trains is told by ``RecipeOptions``.
 
     Attributes:
         data: a folder of images or a CSV file.
@@ -30,19 +36,6 @@ class TrainOptions:
         weights: ``auto``, ``bundled``, ``none``, a file, a run, or a hub id.
         unfreeze: how many last blocks to fine-tune, or ``all``; 0 is the probe alone. By default
             2, and ``all`` where ``weights`` is ``none``.
-        epochs: at most this many.
-        batch_size: images per step, of all processes together.
-        optimizer: ``adamw`` or ``sgd``.
-        lr: peak learning rate.
-        weight_decay: of convolutions and linear layers.
-        warmup: fraction of the steps.
-        label_smoothing: by default 0.1 from scratch and 0 after a probe.
-        mixup: mix pairs of images while fine-tuning, alpha of their shares; 0 mixes nothing.
-        patience: epochs without gain before stopping; 0 never stops.
-        norm: ``auto``, ``train`` or ``eval``: the mode of trainable BatchNorm; ``auto`` keeps its
-            statistics behind a frozen trunk and below 16 images a step.
-        class_weights: ``auto`` (where the largest class has twice the images of the smallest),
-            ``balanced`` or ``none``.
         image_size: pixels that the network sees; by default what its weights were made for.
         resize_mode: how an image becomes a square: ``short`` (short side resized, centre cropped),
             ``squish`` or ``pad`` (all of it is seen); by default what the weights were made for.
@@ -80,17 +73,6 @@ class TrainOptions:
     model: str | None = None
     weights: str = "auto"
     unfreeze: int | Literal["all"] | None = None
-    epochs: int | None = None
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    lr: float | None = None
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    label_smoothing: float | None = None
-    mixup: float = 0.0
-    patience: int | None = None
-    norm: str = "auto"
-    class_weights: str = "auto"
     image_size: int | None = None
     resize_mode: ResizeMode | None = None
     channels: int | None = None
@@ -115,6 +97,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        self.check_recipe()
         for name in ("weights", "device"):
             if getattr(self, name) is None:
                 raise UsageError(f"--{name} None must be a name; leave it out for the default")
@@ -130,21 +113,17 @@ class TrainOptions:
             raise UsageError(
                 f"--precision {self.precision!r} is not one of auto, float32, bfloat16 for training"
             )
-        if self.norm not in ("auto", "train", "eval"):
-            raise UsageError(f"--norm {self.norm!r} is not one of auto, train, eval")
         if self.resize_mode not in (None, *get_args(ResizeMode)):
             raise UsageError(f"--resize-mode {self.resize_mode!r} is not one of short, squish, pad")
-        if self.class_weights not in ("auto", "balanced", "none"):
-            raise UsageError(
-                f"--class-weights {self.class_weights!r} is not one of auto, balanced, none"
-            )
         blocks = self.unfreeze
         if blocks not in (None, "all") and (type(blocks) is not int or blocks < 0):
             raise UsageError(f"--unfreeze {blocks} must be 'all' or a number of at least 0")
-        if self.mixup and self.unfreeze == 0:
+        if (mixing := next((n for n in ("mixup", "cutmix") if getattr(self, n)), "")) and (
+            self.unfreeze == 0
+        ):
             raise UsageError(
-                f"--mixup {self.mixup} mixes images while blocks are fine-tuned, and --unfreeze 0 "
-                "fine-tunes none; leave one of them out"
+                f"--{mixing} {getattr(self, mixing)} mixes images while blocks are fine-tuned, and "
+                "--unfreeze 0 fine-tunes none; leave one of them out"
             )
         if self.weights == "none" and self.unfreeze not in (None, "all"):
             raise UsageError(
@@ -156,10 +135,10 @@ class TrainOptions:
         Wish.parse(self.decide)  # which complains
 
     def _check_numbers(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "patience": 0, "image_size": 8, "channels": 1,
-                 "views": 1, "threads": 1, "seed": 0, "max_pixels": 1}  # fmt: skip
+        least = {"image_size": 8, "channels": 1, "views": 1, "threads": 1, "seed": 0,
+                 "max_pixels": 1}  # fmt: skip
         most: dict[str, float] = {
-            "epochs": 10**6, "image_size": 2**14, "channels": 2**10, "threads": MOST_THREADS,
+            "image_size": 2**14, "channels": 2**10, "threads": MOST_THREADS,
             "seed": 2**63 - 1}  # fmt: skip
         may_lack = {field.name for field in dataclasses.fields(self) if field.default is None}
         for name, bound in least.items():
@@ -173,11 +152,6 @@ class TrainOptions:
             if value > (limit := most.get(name, math.inf)):
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at most {limit}")
         for name in (
-            "lr",
-            "weight_decay",
-            "warmup",
-            "label_smoothing",
-            "mixup",
             "val_fraction",
             "cache_gib",
             "checkpoint_minutes",
@@ -189,12 +163,22 @@ class TrainOptions:
 
     @classmethod
     def of(cls, data: str | os.PathLike[str], **options: Any) -> TrainOptions:
-        """From keyword arguments.
+        """From keyword arguments, over those of a file ``config``, over those of ``recipe``.
 
         Raises:
             UsageError: an option is unknown or has an impossible value.
         """
-        return _of(cls, data, options, ("out", "model", "weights"))
+        return _of(cls, data, with_recipe(options), _PATHS)
+
+    @classmethod
+    def as_resolved(cls, asked: Mapping[str, Any]) -> TrainOptions:
+        """From all options of a run that began; recipe and file had their say then.
+
+        Raises:
+            UsageError: an option is unknown or has an impossible value.
+        """
+        options = dict(asked)
+        return _of(cls, options.pop("data"), options, _PATHS)
 
     @property
     def reading(self) -> Reading:

@@ -58,6 +58,7 @@ def _relative(path: str, root: str) -> str:
 
 def named_files(options: TrainOptions) -> dict[str, object]:
     """Where the files lie that the options name, for a resume from another folder."""
-    named = {"data": options.data, "weights": options.weights, "model": options.model}
+    named = {"data": options.data, "weights": options.weights, "model": options.model,
+             "teacher": options.teacher, "init": options.init}  # fmt: skip
     return {name: os.path.abspath(text) for name, text in named.items()  # noqa: PTH100
             if text and Path(text).exists()}  # fmt: skip

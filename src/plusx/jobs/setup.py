@@ -6,38 +6,31 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from plusx.data import Augmentation, Listing, Preprocessing, read_listing, split_listing
+from plusx.data import AnyAugmentation, Listing, Preprocessing, read_listing, split_listing
 from plusx.data.classes import quoted
-from plusx.data.records import Targets, target_array
+from plusx.data.records import target_array
 from plusx.errors import DataError, MissingExtra, UsageError
 from plusx.evaluate.wish import Wish
+from plusx.fit.criterion import check_loss
 from plusx.fit.distributed import Processes
 from plusx.fit.inputs import Feed
 from plusx.fit.loop import Hardware
-from plusx.fit.recipe import SMALLEST_NORM_BATCH, Norm, Recipe, default_epochs, default_lr
+from plusx.fit.recipe import Recipe
+from plusx.fit.sampling import Sampling
 from plusx.fit.stop import Stop
 from plusx.jobs.audit import Audit
 from plusx.jobs.leaks import divide
 from plusx.jobs.options import TrainOptions
 from plusx.jobs.origin import fingerprint, named_files
+from plusx.jobs.resolving import resolve_augmentation, resolve_recipe
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, processor, resolve_device, resolve_precision, world
 from plusx.weights import Network, create_network
-
-T = TypeVar("T")
-
-HEAVIEST = 100.0
-"""Most times that the images of a rare class count with ``--class-weights balanced``."""
-
-UNEVEN = 2.0
-"""Largest over smallest class above which ``--class-weights auto`` weighs the classes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class Setup:
     listing: Listing
     network: Network
     preprocessing: Preprocessing
-    augmentation: Augmentation
+    augmentation: AnyAugmentation
     unfreeze: int | None
     recipe: Recipe
     hardware: Hardware
@@ -146,7 +139,7 @@ def prepare(
             raise DataError(f"{options.data}: class name {name!r} is not UTF-8; rename it")
     network = create_network(
         options.model,
-        weights=options.weights,
+        weights=options.weights if options.init is None else options.init,
         classes=len(given.classes),
         in_channels=_channels(options),
         image_size=options.image_size,
@@ -163,7 +156,11 @@ def prepare(
     listing = _split(options, given, audit, talk)
     images = len(listing.part("train"))
     unfreeze = _unfreeze(options, network, talk)
-    recipe = _recipe(options, images, unfreeze, talk)
+    recipe = resolve_recipe(options, images, unfreeze, talk)
+    check_loss(recipe.loss, listing.task, recipe=options.recipe)
+    _check_whole(options, unfreeze)
+    if recipe.balanced:
+        Sampling(targets=target_array(listing.part("train"), len(listing.classes), listing.task))
     if together.several:
         _check_share(recipe, together, talk)
     return Setup(
@@ -171,15 +168,30 @@ def prepare(
         listing=listing,
         network=network,
         preprocessing=preprocessing,
-        augmentation=Augmentation.light(
-            images, size=preprocessing.size, channels=preprocessing.channels
-        ),
+        augmentation=resolve_augmentation(options, images, preprocessing),
         unfreeze=unfreeze,
         recipe=recipe,
         hardware=hardware,
         threads=options.threads or max(1, cpu_count() // together.world.local_size),
         audit=audit,
     )
+
+
+def _check_whole(options: TrainOptions, unfreeze: int | None) -> None:
+    """Refuse what needs images where a frozen trunk gives activations."""
+    for name in ("cutmix", "teacher"):
+        if getattr(options, name) and unfreeze is not None:
+            raise UsageError(
+                f"--{name} {getattr(options, name)} needs images, and behind a frozen trunk there "
+                f"are activations; give --unfreeze all, or leave --{name} out"
+            )
+    if options.init is not None and (unfreeze == 0 or options.weights != "auto"):
+        raise UsageError(
+            f"--init {options.init} goes on with the training of that run: it gives the weights, "
+            "and at least one block is trained; leave --weights out, and --unfreeze 0"
+        )
+    if options.drop_path and unfreeze == 0:
+        raise UsageError("--drop-path drops blocks that are trained, and --unfreeze 0 trains none")
 
 
 def _check_share(recipe: Recipe, processes: Processes, talk: Talk) -> None:
@@ -254,30 +266,6 @@ def _check_marks(listing: Listing, talk: Talk) -> None:
                           "say nothing there")  # fmt: skip
 
 
-def class_weights(options: TrainOptions, targets: Targets, talk: Talk) -> Tensor | None:
-    """(K,) weights that make every class count alike, where they are wanted.
-
-    Targets (n, K) get them only with ``balanced``: then a class's images count as much as those
-    without it (at most ``HEAVIEST`` times). ``auto`` leaves them: a class's threshold makes up for
-    its rarity, and its probabilities stay what they are.
-    """
-    if targets.ndim == 2:
-        if options.class_weights != "balanced":
-            return None
-        with_it = targets.sum(axis=0)
-        talk.note("every class's images count as much as those without it (--class-weights)")
-        return torch.from_numpy(((len(targets) - with_it) / with_it).clip(max=HEAVIEST)).float()
-    counts = np.bincount(targets)
-    ratio = counts.max() / counts.min()
-    if options.class_weights == "none" or (options.class_weights == "auto" and ratio < UNEVEN):
-        return None
-    talk.note(
-        f"the largest class has {ratio:.1f} times the images of the smallest: classes are weighted "
-        "to count alike (--class-weights none to leave it)"
-    )
-    return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
-
-
 def _channels(options: TrainOptions) -> int | None:
     bands = options.reading.bands
     if (bands or options.range) and importlib.util.find_spec("rasterio") is None:
@@ -297,53 +285,3 @@ def _unfreeze(options: TrainOptions, network: Network, talk: Talk) -> int | None
             f"give 0 to {blocks}, or all"
         )
     return options.unfreeze
-
-
-def _recipe(options: TrainOptions, images: int, unfreeze: int | None, talk: Talk) -> Recipe:
-    scratch = options.from_scratch
-    batch = min(options.batch_size, images)
-    epochs = options.epochs or default_epochs(images, scratch=scratch)
-    return Recipe(
-        epochs=epochs,
-        batch_size=batch,
-        optimizer=options.optimizer,  # type: ignore[arg-type]
-        lr=_given(options.lr, default_lr(options.optimizer, batch, scratch=scratch)),
-        weight_decay=options.weight_decay,
-        warmup=options.warmup,
-        # The probe's head is as sure as it should be; smoothing would only make it less so.
-        label_smoothing=_given(options.label_smoothing, 0.1 if scratch else 0.0),
-        patience=_given(options.patience, max(4, epochs // 4)),
-        norm=resolve_norm(options.norm, batch, unfreeze, talk),
-        clip=1.0,
-        seed=options.seed,
-        mixup=options.mixup,
-    )
-
-
-def resolve_norm(asked: str, batch: int, unfreeze: int | None, talk: Talk) -> Norm:
-    """The mode of trainable BatchNorm at ``batch`` images a step; a surprising one is said.
-
-    ``auto`` trains the statistics where the whole network learns from enough images. Behind a
-    frozen trunk they stay: what it gives does not change, and on a few hundred images new
-    statistics cost 3 (ants and bees) to 16 points (EuroSAT) of top-1 with ResNet-18.
-    """
-    if unfreeze == 0:  # nothing but the head learns
-        return "eval"
-    few = batch < SMALLEST_NORM_BATCH
-    if asked == "auto":
-        if few:
-            talk.note(
-                f"{batch} images a step are too few for BatchNorm statistics (fewer than "
-                f"{SMALLEST_NORM_BATCH}): its running statistics stay as they are "
-                "(--norm train to overrule)"
-            )
-        return "eval" if few or unfreeze is not None else "train"
-    if asked == "train" and batch == 1:
-        raise UsageError("--norm train: one image a step has no statistics; give 2 or more")
-    if asked == "train" and few:
-        talk.note(f"BatchNorm statistics from {batch} images a step are noise; asked for by --norm")
-    return "train" if asked == "train" else "eval"
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value

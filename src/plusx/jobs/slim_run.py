@@ -17,9 +17,9 @@ from plusx.evaluate.removal_plot import removal_curve
 from plusx.evaluate.wish import Wish
 from plusx.fit.rows import sample
 from plusx.jobs.assess import entry, metrics
+from plusx.jobs.beginning import Fitted
 from plusx.jobs.card import model_card
 from plusx.jobs.decision import BANK, Features, decide, score, stated, wants_features
-from plusx.jobs.fitting import Fitted
 from plusx.jobs.origin import versions
 from plusx.jobs.report import write_report
 from plusx.jobs.run import name_of, write_config, write_json

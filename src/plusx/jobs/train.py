@@ -23,9 +23,10 @@ from plusx.fit.distributed import Processes, joined
 from plusx.fit.stop import Stop
 from plusx.jobs.assess import HEADLINE, Evaluation, assess, entry, metrics
 from plusx.jobs.auditing import auditor, finish_audit
+from plusx.jobs.beginning import Fitted
 from plusx.jobs.card import model_card
 from plusx.jobs.decision import decide, score
-from plusx.jobs.fitting import Fitted, fit
+from plusx.jobs.fitting import fit
 from plusx.jobs.material import Material, gather
 from plusx.jobs.neighbours import keep_neighbours
 from plusx.jobs.options import TrainOptions
@@ -83,7 +84,7 @@ def resume(run: str | os.PathLike[str], *, force: bool = False, talk: Talk | Non
         if processes.first_says(began.is_finished):
             talk.say(f"{began.folder}: is finished: there is nothing to go on with")
             return Run(began.folder)
-        options = TrainOptions.of(**began.asked)
+        options = TrainOptions.as_resolved(began.asked)
         with began.threads(processes):
             return _train(options, talk, processes, replace(began, force=force))
 

@@ -91,6 +91,25 @@ def blocks(model: Classifier) -> list[nn.Module]:
     return list(chain.from_iterable(cast("list[nn.Sequential]", list(model.stages))))
 
 
+def set_drop_path(model: Classifier, rate: float) -> None:
+    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382): in training, block l of L is left out
+    for an image with probability ``rate * l / L``. The spec stays: the trained net is the same
+    without it.
+
+    Raises:
+        UsageError: the network has no residual blocks.
+    """
+    found = blocks(model)
+    for number, block in enumerate(found, start=1):
+        if not hasattr(block, "drop_path"):
+            raise UsageError(
+                f"--drop-path {rate:g}: {model.spec.name} has no residual blocks whose branch can "
+                "be left out; give --drop-path 0"
+            )
+        chance = rate * number / len(found)
+        block.drop_path = DropPath(chance) if chance else nn.Identity()
+
+
 def freeze(model: nn.Module) -> None:
     """Freeze all parameters; see ``training_mode`` for the norms' statistics."""
     model.requires_grad_(False)
