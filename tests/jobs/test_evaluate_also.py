@@ -102,13 +102,13 @@ def test_costs_move_decisions_and_are_weighed_against_argmax(
     finished: plusx.Run, photos: Path, tmp_path: Path
 ) -> None:
     costs = tmp_path / "costs.csv"
-    costs.write_text("true,upright,across\nacross,1000000,0\nupright,0,1\n")  # any order of names
+    costs.write_text("true,upright,across\nacross,1e15,0\nupright,0,1\n")  # any order of names
     found = asked(finished, photos, costs=costs)["costs"]
     assert found["decided"] == {"across": 32, "upright": 0}
     assert found["cheapest"]["value"] == 0.5
     truth = asked(finished, photos)
     (_, missed), (raised, _) = truth["confusion"]
-    plain = (missed * 1e6 + raised) / 32
+    plain = (missed * 1e15 + raised) / 32
     assert found["most_probable"]["value"] == pytest.approx(plain)
     assert found["saved"]["value"] == pytest.approx(plain - 0.5)
     assert found["changed"] == truth["confusion"][0][1] + truth["confusion"][1][1]

@@ -59,7 +59,8 @@ def work(data: Path, out: Path, options: dict[str, Any], die_in: str, cache: str
 
 
 @pytest.fixture
-def start(photos: Path) -> Callable[..., ForkServerProcess]:
+def start(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ForkServerProcess]:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a process finds ``work``
     STARTS.set_forkserver_preload(PRELOADED)
     first = STARTS.Process(target=int)  # the server imports all of it before anything is timed
     first.start()
