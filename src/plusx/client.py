@@ -20,6 +20,8 @@ from plusx.errors import PlusxError, UsageError
 
 PathLike = str | os.PathLike[str]
 RETRIED = (502, 503, 504)
+TOGETHER = 16 * 2**20
+"""Bytes of the files of one request, where there are several."""
 
 
 class ServerError(PlusxError):
@@ -43,7 +45,8 @@ class ServedPrediction:
         path: the file that was sent.
         label: the class to answer; None where there is an error, or several labels.
         probability: of ``label``, 0..1.
-        decision: ``answer``, ``unsure`` or ``unknown``; ``answer`` where the model decides nothing.
+        decision: ``answer``, ``unsure`` or ``unknown``; ``answer`` where the model decides nothing;
+            None where there is an error.
         labels: of a model with several labels an image; else ``label`` alone.
         error: why there is no answer; None where there is one.
         values: all that the server said of this image.
@@ -52,7 +55,7 @@ class ServedPrediction:
     path: str
     label: str | None
     probability: float | None
-    decision: str
+    decision: str | None
     labels: tuple[str, ...]
     error: str | None
     values: dict[str, Any] = field(repr=False)
@@ -132,10 +135,30 @@ class Client:
                  if v is not None}  # fmt: skip
         query = f"/v1/predict?{urlencode(plain)}"
         for group in _groups(paths, self._batch):
-            body, kind = _multipart(group)
-            found = self._ask("POST", query, body, {"Content-Type": kind}, fine=(200, 422))
-            for path, values in zip(group, found["results"], strict=True):
+            for path, values in self._results(query, group):
                 yield _prediction(os.fspath(path), values)
+
+    def _results(
+        self, query: str, group: list[PathLike]
+    ) -> Iterator[tuple[PathLike, dict[str, Any]]]:
+        """What the server says of each; halves where it takes no more at once."""
+        body, kind = _multipart(group)
+        try:
+            found = self._ask("POST", query, body, {"Content-Type": kind}, fine=(200, 422))
+        except ServerError as error:
+            if error.status != 413:
+                raise
+            if len(group) > 1:
+                half = len(group) // 2
+                yield from self._results(query, group[:half])
+                yield from self._results(query, group[half:])
+            else:
+                yield group[0], {"error": {"code": error.code, "message": str(error)}}
+            return
+        results = found.get("results")
+        if not isinstance(results, list) or len(results) != len(group):
+            raise ServerError(f"{self._url}: its answer is not one result per image", code="http")
+        yield from zip(group, results, strict=True)
 
     def model(self) -> dict[str, Any]:
         """The model's card.
@@ -153,7 +176,14 @@ class Client:
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                self._connection.request(method, self._base + path, body, self._headers | headers)
+                try:
+                    self._connection.request(
+                        method, self._base + path, body, self._headers | headers
+                    )
+                except (BrokenPipeError, ConnectionResetError):
+                    # it may have refused before it had all, and said why
+                    if self._connection.sock is None:
+                        raise
                 with self._connection.getresponse() as answer:
                     status, wait = answer.status, answer.headers.get("Retry-After")
                     content = answer.read()
@@ -188,12 +218,16 @@ def _pause(attempt: int, asked: str | None) -> float:
 
 
 def _groups(paths: Iterable[PathLike], size: int) -> Iterator[list[PathLike]]:
+    """At most ``size`` files of together ``TOGETHER`` bytes, but at least one."""
     group: list[PathLike] = []
+    held = 0
     for path in paths:
-        group.append(path)
-        if len(group) == size:
+        own = Path(path).stat().st_size
+        if group and (len(group) == size or held + own > TOGETHER):
             yield group
-            group = []
+            group, held = [], 0
+        group.append(path)
+        held += own
     if group:
         yield group
 
@@ -234,7 +268,7 @@ def _prediction(path: str, values: dict[str, Any]) -> ServedPrediction:
         path=path,
         label=label,
         probability=values.get("probability"),
-        decision=values.get("decision", "answer"),
+        decision=values.get("decision", "answer") if answered else None,
         labels=tuple(labels) if labels is not None else () if label is None else (label,),
         error=None if answered or error is None else error["message"],
         values=values,

@@ -143,3 +143,19 @@ def test_a_key_is_asked_for(
     page.close()
     process.terminate()
     assert process.wait(30) == 0
+
+
+def test_a_server_that_takes_few_at_once(browser: Browser, finished: Run, photos: Path) -> None:
+    """What is too much together goes one by one; a server that is gone is said for each."""
+    run = (part.format(run=finished.path) for part in SERVED)
+    process, url = started(*run, "--max-images", "2")
+    page, _ = opened(browser, url, 390, "light")
+    page.get_by_text("2 classes").wait_for()
+    page.set_input_files("#files", sorted((photos / "val" / "across").iterdir())[:8])
+    page.get_by_text("8 images classified").wait_for()
+    process.terminate()
+    assert process.wait(30) == 0
+    page.set_input_files("#files", sorted((photos / "val" / "upright").iterdir())[:3])
+    page.get_by_text("8 images classified, 3 without an answer").wait_for()
+    assert page.get_by_text("The server cannot be reached").count() == 3
+    page.close()

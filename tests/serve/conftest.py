@@ -102,6 +102,18 @@ class Server:
             assert time.monotonic() < end, "it did not come"
             time.sleep(0.05)
 
+    def children(self, kind: bytes) -> list[int]:
+        """Processes that it started, by /proc, whose command line holds ``kind``."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if parent == str(self.process.pid) and kind in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         if self.process.poll() is None:

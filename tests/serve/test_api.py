@@ -152,3 +152,22 @@ def test_client_needs_neither_torch_nor_fastapi() -> None:
 def test_client_says_when_nobody_is_there(pictures: list[Path]) -> None:
     with pytest.raises(plusx.PlusxError, match="cannot be reached"):
         plusx.Client("http://127.0.0.1:9", retries=1).predict(pictures[0])
+
+
+def test_client_halves_what_is_too_much_at_once(server: Any, pictures: list[Path]) -> None:
+    """The server takes 8 images a request."""
+    with plusx.Client(server.url, batch=16, retries=0) as client:
+        found = client.predict(path for path in pictures[:12])
+    assert [one.path for one in found] == [str(path) for path in pictures[:12]]
+    assert all(one.error is None and one.decision for one in found)
+
+
+def test_client_says_of_one_file_that_it_is_too_large(
+    server: Any, pictures: list[Path], tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3 * 2**20))
+    with plusx.Client(server.url, retries=0) as client:
+        first, second = client.predict([large, pictures[0]])
+    assert "larger than 1 MiB" in str(first.error)
+    assert (first.label, first.decision, second.error) == (None, None, None)

@@ -14,21 +14,6 @@ from typing import Any
 import pytest
 
 
-def children(pid: int) -> list[int]:
-    """Processes that a process started, by /proc."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                command = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if int(fields[1]) == pid and b"spawn_main" in command:
-                found.append(int(folder.name))
-    return found
-
-
 def test_a_changed_model_is_served_and_a_broken_one_is_not(
     start_server: Any, finished: Any, tiny_weights: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -82,9 +67,9 @@ def test_a_killed_worker_is_replaced(
     start_server: Any, finished: Any, pictures: list[Path]
 ) -> None:
     server = start_server(finished.path, "--workers", 2)
-    server.until(lambda: len(children(server.process.pid)) == 2)
+    server.until(lambda: len(server.children(b"spawn_main")) == 2)
     server.until(lambda: len(server.events("started")) == 2)
-    os.kill(children(server.process.pid)[0], signal.SIGKILL)
+    os.kill(server.children(b"spawn_main")[0], signal.SIGKILL)
     server.until(lambda: len(server.events("started")) == 3, seconds=60)
     assert all(server.predict(pictures[i]).status == 200 for i in range(6))
     text = server.ask("GET", "/metrics").content.decode()

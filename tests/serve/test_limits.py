@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,13 @@ from PIL import Image
 def queued(server: Any) -> float:
     text = server.ask("GET", "/metrics").content.decode()
     return float(re.findall(r"^plusx_queue_images (\S+)", text, re.M)[0])
+
+
+def established(local: str, remote: str) -> bool:
+    """By /proc, seen from the end whose port is ``local``."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()]
+    ends = [row[1:4] for row in rows[1:]]
+    return any(a.endswith(local) and b.endswith(remote) and state == "01" for a, b, state in ends)
 
 
 def works(server: Any, pictures: list[Path]) -> bool:
@@ -168,6 +178,43 @@ def test_a_full_disk_for_the_log_stops_no_answer(
     full = start_server(finished.path, "--log-file", "/dev/full", "--threads", 1)
     assert works(full, pictures)
     assert "request lines are lost" in full.log.read_text()
+
+
+def test_who_never_reads_the_answers_is_cut_off(server: Any, pictures: list[Path]) -> None:
+    """Many answers, asked for at once on a connection that takes none."""
+    with socket.socket() as bare:
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        bare.connect(("127.0.0.1", server.port))
+        bare.settimeout(20)
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with suppress(OSError):  # the server stops reading, too
+            for _ in range(3000):
+                bare.send(asked, socket.MSG_DONTWAIT)
+        time.sleep(1)
+        ends = (f":{server.port:04X}", f":{bare.getsockname()[1]:04X}")
+        server.until(lambda: not established(*ends))
+    assert works(server, pictures)
+
+
+def test_many_lists_are_refused_before_they_fill_the_memory(server: Any) -> None:
+    bomb = b"[" + b"[]," * 300_000 + b"[]]"
+    answer = server.ask("POST", "/v1/predict", bomb, Content_Type="application/json")
+    assert (answer.status, answer.code) == (400, "json")
+
+
+def test_a_decoder_that_is_killed_or_hangs_costs_its_image(
+    server: Any, pictures: list[Path]
+) -> None:
+    file = io.BytesIO()
+    Image.open(pictures[0]).save(file, "TIFF")
+    assert server.predict(file.getvalue()).status == 200
+    for end, said in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "longer than 1.5 s")):
+        (decoder,) = server.children(b"isolated")
+        os.kill(decoder, end)
+        bad, good = server.predict(file.getvalue(), pictures[0]).json["results"]
+        assert said in bad["error"]["message"]
+        assert good["label"]
+        server.until(lambda: server.predict(file.getvalue()).status == 200)
 
 
 def test_many_at_once_are_all_answered(server: Any, pictures: list[Path]) -> None:

@@ -82,7 +82,7 @@ class Served:
             cores, thread_name_prefix=f"plusx-decode-{name}", initializer=torch.set_num_threads,
             initargs=(1,),
         )  # fmt: skip
-        self._patience = limits.request_s
+        self._patience = limits.request_s / 2  # one slow item must not cost the others' answers
         self._explaining = ThreadPoolExecutor(
             1, thread_name_prefix=f"plusx-explain-{name}", initializer=torch.set_num_threads,
             initargs=(1,),
@@ -132,7 +132,10 @@ class Served:
         loop = asyncio.get_running_loop()
         self._asked += 1
         try:
-            return await loop.run_in_executor(self._explaining, self._explain, given, label)
+            making = loop.run_in_executor(self._explaining, self._explain, given, label)
+            return await asyncio.wait_for(making, self._patience)
+        except (asyncio.TimeoutError, TimeoutError) as error:
+            raise NoHeatMap(f"it was not ready within {self._patience:g} s; ask again") from error
         finally:
             self._asked -= 1
 

@@ -5,7 +5,7 @@ const AT_ONCE = 3; // requests in flight
 const TOGETHER = 4; // images in one request, while they are small
 const BYTES = 16 * 1024 * 1024;
 const byId = (id) => document.getElementById(id);
-const rows = []; // one per image: {file, name, state, result, card}
+const rows = []; // one per image: {file, name, model, state, result, card}
 const waiting = [];
 let running = 0;
 let key = null;
@@ -24,7 +24,7 @@ function count(number, thing) {
 }
 
 async function start() {
-  const models = await fetch("/v1/models", { headers: headers() });
+  const models = await fetch("/v1/models", { headers: headers() }).catch(() => ({ ok: false }));
   byId("key-form").hidden = models.status !== 401;
   if (!models.ok) {
     return;
@@ -35,15 +35,18 @@ async function start() {
   byId("model-line").hidden = names.length < 2;
   select.onchange = describe;
   await describe();
+  rows.filter((row) => row.state === "locked").forEach(again);
+  next();
 }
 
 async function describe() {
   const name = encodeURIComponent(byId("model").value);
-  const answer = await fetch(`/v1/model?name=${name}`, { headers: headers() });
-  if (!answer.ok) {
+  const answer = await fetch(`/v1/model?name=${name}`, { headers: headers() }).catch(() => null);
+  if (!answer || !answer.ok) {
     return;
   }
   const card = await answer.json();
+  byId("kind").textContent = card.task === "multi" ? "any" : "one";
   byId("count").textContent = count(card.classes.length, "class").replace("classs", "classes");
   const shown = card.classes.slice(0, 12).join(", ");
   byId("classes").textContent = shown + (card.classes.length > 12 ? ", …" : "");
@@ -52,7 +55,8 @@ async function describe() {
 function add(files) {
   for (const file of files) {
     const card = byId("card").content.firstElementChild.cloneNode(true);
-    const row = { file, name: file.name || "pasted image", state: "waiting", result: null, card };
+    const name = file.name || "pasted image";
+    const row = { file, name, model: byId("model").value, state: "waiting", result: null, card };
     card.querySelector(".name").textContent = row.name;
     card.querySelector(".verdict").textContent = "Waiting …";
     preview(row);
@@ -91,11 +95,29 @@ function next() {
 function group() {
   const taken = [waiting.shift()];
   let bytes = taken[0].file.size;
-  while (waiting.length > 0 && taken.length < TOGETHER && bytes + waiting[0].file.size <= BYTES) {
+  const fits = (row) => !taken[0].alone && !row.alone && row.model === taken[0].model &&
+    bytes + row.file.size <= BYTES;
+  while (waiting.length > 0 && taken.length < TOGETHER && fits(waiting[0])) {
     bytes += waiting[0].file.size;
     taken.push(waiting.shift());
   }
   return taken;
+}
+
+function again(row) {
+  row.state = "waiting";
+  row.why = "";
+  row.card.classList.remove("bad");
+  row.card.querySelector(".verdict").textContent = "Waiting …";
+  row.card.querySelector(".why").textContent = "";
+  waiting.push(row);
+}
+
+function oneByOne(group) {
+  for (const row of group) {
+    row.alone = true;
+    again(row);
+  }
 }
 
 async function send(group, query) {
@@ -103,9 +125,9 @@ async function send(group, query) {
   for (const row of group) {
     body.append("files", row.file, row.name);
   }
-  const model = encodeURIComponent(byId("model").value);
+  const model = group[0].model === "" ? "" : `model=${encodeURIComponent(group[0].model)}&`;
   for (let attempt = 0; ; attempt += 1) {
-    const answer = await fetch(`/v1/predict?model=${model}&top=5${query}`, {
+    const answer = await fetch(`/v1/predict?${model}top=5${query}`, {
       method: "POST", body, headers: headers(),
     });
     if (answer.status !== 503 || attempt === 20) {
@@ -120,17 +142,26 @@ async function classify(group) {
   try {
     const answer = await send(group, "");
     const said = await answer.json();
-    if (said.error) {
+    if (answer.status === 413 && group.length > 1) {
+      oneByOne(group);
+    } else if (said.error) {
+      group.forEach((row) => failed(row, said.error.message));
       if (answer.status === 401) {
+        group.forEach((row) => { row.state = "locked"; });
         byId("key-form").hidden = false;
         byId("key").focus();
       }
-      group.forEach((row) => failed(row, said.error.message));
     } else {
       group.forEach((row, i) => show(row, said.results[i]));
     }
   } catch (error) {
-    group.forEach((row) => failed(row, "The server cannot be reached. Is it still running?"));
+    if (group.length > 1) { // one of them may be a folder, which no browser can send
+      oneByOne(group);
+      return;
+    }
+    const there = await group[0].file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+    failed(group[0], there ? "The server cannot be reached. Is it still running?"
+      : "This browser cannot read it. Is it a folder?");
   }
 }
 
@@ -235,7 +266,7 @@ async function heat(row) {
 
 function summarise() {
   const done = rows.filter((row) => row.state === "done").length;
-  const bad = rows.filter((row) => row.state === "error").length;
+  const bad = rows.filter((row) => row.state === "error" || row.state === "locked").length;
   const open = rows.length - done - bad;
   const parts = [`${count(done, "image")} classified`];
   if (bad > 0) {
@@ -252,7 +283,7 @@ function cell(value) {
   if (/^[=+\-@\t\r]/.test(text)) {
     text = `'${text}`; // no spreadsheet takes it for a formula
   }
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function csv() {
@@ -261,8 +292,10 @@ function csv() {
     const said = result || {};
     const label = said.labels ? said.labels.join(";") : said.label;
     const set = said.set ? said.set.join(";") : "";
+    const share = said.labels
+      ? said.labels.map((name) => said.probabilities[name]).join(";") : said.probability;
     const decision = state === "done" ? said.decision || "answer" : "";
-    lines.push([name, state === "done" ? label : "", said.probability, decision, set, why || ""]);
+    lines.push([name, state === "done" ? label : "", share, decision, set, why || ""]);
   }
   const text = lines.map((line) => line.map(cell).join(",")).join("\r\n");
   const link = document.createElement("a");
@@ -297,7 +330,11 @@ byId("key-form").onsubmit = (event) => {
   key = byId("key").value;
   start();
 };
-document.addEventListener("paste", (event) => add(event.clipboardData.files));
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData !== null) {
+    add(event.clipboardData.files);
+  }
+});
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   byId("drop").classList.add("over");
