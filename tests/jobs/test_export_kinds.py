@@ -89,5 +89,5 @@ def test_a_file_is_no_model_to_train_or_export(
         said = command(*words)
         assert said.code == 2, words
         assert Path(file).name in said.error
-        assert "exported" in said.error, words
+        assert "is an exported file" in said.error, words
         assert not (tmp_path / "run").exists()
