@@ -32,7 +32,7 @@ from plusx.weights.decision_file import DECISION, read_decision, save_bank
 from plusx.weights.families import build, spec_from_dict
 from plusx.weights.family_config import read_config as read_timm_config
 from plusx.weights.family_config import written_config
-from plusx.weights.files import read_state, sha256_file, write_tensors
+from plusx.weights.files import EXPORTED, ONLY_EXPORTED, read_state, sha256_file, write_tensors
 from plusx.weights.load import disk_state, load_weights
 
 FORMAT_VERSION = 1
@@ -166,6 +166,8 @@ def load_artifact(path: Path | str) -> Artifact:
     """
     folder = find_artifact(Path(path))
     if folder is None:
+        if Path(path).suffix.lower() in EXPORTED and Path(path).is_file():
+            raise ArtifactError(f"{path}: {ONLY_EXPORTED}")
         raise ArtifactError(f"{path}: no model there; give a run folder or the model folder in it")
     config = read_config(folder / CONFIG)
     own = _own_section(config, folder / CONFIG)

@@ -21,6 +21,13 @@ from plusx.weights.names import OPTIONAL
 
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".tar", ".ckpt")
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+EXPORTED = (".onnx", ".xml", ".pt2")
+"""Files that ``plusx export`` makes: a network to be run, not weights to be read."""
+ONLY_EXPORTED = (
+    "is an exported file, which predict, evaluate, explain and serve take; give the run it was "
+    "made from"
+)
+
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES, *KERAS_SUFFIXES)
 
 WRAPPERS = (
@@ -115,6 +122,8 @@ def check_file(path: Path) -> None:
             "torch.as_tensor(v) for k, v in pickle.load(open(FILE, 'rb'), encoding='latin1')"
             "['model'].items()}, 'NAME.pth')"
         )
+    if path.suffix.lower() in EXPORTED:
+        raise WeightsError(f"{path}: {ONLY_EXPORTED}")
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path}: not a weights file; known are {', '.join(SUFFIXES)}")
     if path.is_dir():
