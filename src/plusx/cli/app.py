@@ -27,6 +27,7 @@ from plusx.cli import (
     report,
     scan,
     serve,
+    shards,
     slim,
     study,
     train,
@@ -67,6 +68,7 @@ VERBS: dict[str, tuple[Callable[..., None], str, str]] = {
         export_weights.EXAMPLES,
     ),
     "cache": (cache.cache, "List or remove what is kept from run to run.", cache.EXAMPLES),
+    "shards": (shards.shards, "Pack images into tar files.", shards.EXAMPLES),
     "serve": (serve.serve, "Answer over HTTP: a page and an API.", serve.EXAMPLES),
     "push": (push.push, "Put a model on the Hugging Face hub.", push.EXAMPLES),
 }
