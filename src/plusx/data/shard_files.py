@@ -83,8 +83,8 @@ def tar_files(source: str) -> list[str]:
 def _existing(pattern: str, source: str) -> list[str]:
     found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
     if not found or not os.path.exists(found[0]):
-        of = "" if pattern == source else f", one of {source},"
-        raise DataError(f"{pattern}:{of} does not exist; name tar files, or a folder of them")
+        of = "" if pattern == source else f" (named by {source})"
+        raise DataError(f"{pattern}: does not exist{of}; name tar files, or a folder of them")
     return found
 
 
