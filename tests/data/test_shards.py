@@ -260,6 +260,8 @@ def test_absent_members_and_real_files_of_such_a_name(tmp_path: Path) -> None:
     (tmp_path / "z.tar").write_bytes(b"rubbish" * 200)
     with pytest.raises(UnreadableImage, match="is no tar file"):
         read_image(f"{tmp_path}/z.tar!a.png")
+    os.mkfifo(tmp_path / "w.tar")
+    assert "w.tar: is no file" in refusal(tmp_path / "w.tar")
 
 
 def test_a_shard_that_changes_is_indexed_anew(tmp_path: Path) -> None:

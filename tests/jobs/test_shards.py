@@ -3,11 +3,13 @@ training on the folder."""
 
 from __future__ import annotations
 
+import csv
 import gc
 import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import tarfile
 import tracemalloc
@@ -27,6 +29,7 @@ from plusx.data.filebytes import read_bytes
 from plusx.data.reading import Limits
 from plusx.errors import DataError, UsageError
 from plusx.fit.inputs import Feed
+from plusx.jobs.run import name_of
 from plusx.jobs.shards import make_shards
 from plusx.jobs.talk import Talk, Tick
 from plusx.runtime import World
@@ -246,6 +249,15 @@ def test_shards_that_changed_since_the_index(big: Path, tmp_path: Path) -> None:
     assert len(read_listing(out / "train-000000.tar").samples) == 14
 
 
+def history(run: Path) -> list[dict[str, str]]:
+    """Losses and figures of every epoch; training from scratch reads each image anew for them."""
+    with (run / "history.csv").open(encoding="utf-8") as file:
+        rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")}
+                for row in csv.DictReader(file)]  # fmt: skip
+    assert len(rows) >= 2
+    return rows
+
+
 def test_training_on_shards_is_training_on_the_folder(
     photos: Path, tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,8 +272,7 @@ def test_training_on_shards_is_training_on_the_folder(
         ))  # fmt: skip
     one, other = ((Path(run.path) / "model" / "model.safetensors").read_bytes() for run in runs)
     assert one == other
-    for what in ("evaluations", "counts", "decision", "bad_images"):
-        assert runs[0].metrics[what] == runs[1].metrics[what]
+    assert history(tmp_path / "from-folder") == history(tmp_path / "from-shards")
     scanned = command("scan", shards, "--json", "--out", tmp_path / "page.html", "--fix",
                       tmp_path / "clean.csv")  # fmt: skip
     assert json.loads(scanned.out)["images"] == 96
@@ -273,6 +284,14 @@ def test_training_on_shards_is_training_on_the_folder(
     assert len(answers.out.splitlines()) == 32
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [("s/train-{000..010}.tar", "train"), ("s/*.tar", "s"), ("s/x.tar", "x"), ("s", "s")],
+)
+def test_runs_are_called_by_what_the_shards_are(data: str, name: str) -> None:
+    assert name_of(data) == name
+
+
 def test_two_processes_take_each_image_of_the_shards_once(big: Path, tmp_path: Path) -> None:
     make_shards(str(big), str(tmp_path / "out"), size_mib=1)
     samples = read_listing(tmp_path / "out").part("train")
@@ -282,6 +301,13 @@ def test_two_processes_take_each_image_of_the_shards_once(big: Path, tmp_path: P
     for epoch in (0, 1):
         shares = [[samples[i].path for i in feed.order(len(samples), epoch)] for feed in feeds]
         assert sorted(shares[0] + shares[1]) == sorted(s.path for s in samples)
+
+
+def test_the_page_explains_every_option(command: Callable[..., Any]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "shards.md").read_text(encoding="utf-8")
+    options = set(re.findall(r"--[a-z][a-z-]+", command("shards", "--help").out)) - {"--help"}
+    assert "--no-check" in options
+    assert not [option for option in options if f"`{option}`" not in page]
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

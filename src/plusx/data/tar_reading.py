@@ -8,7 +8,9 @@ A shard, as WebDataset lays it out, names what belongs together by one key: ``KE
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import stat
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +73,8 @@ def read_tar(tar: str) -> tuple[list[TarImage], int]:
             images; or a ``.cls`` or ``.json`` says nothing that can be understood.
         OSError: it cannot be read.
     """
+    if not stat.S_ISREG(os.stat(tar).st_mode):  # noqa: PTH116 (a name like others here)
+        raise DataError(f"{tar}: is no file")  # opening a pipe would wait for ever
     keys: dict[str, _Key] = {}
     with open(tar, "rb") as file:
         for member in _members(tar, file):

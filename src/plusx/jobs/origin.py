@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from plusx._version import __version__
+from plusx.data.shard_files import is_shards
 from plusx.jobs.audit import Audit
 from plusx.jobs.options import TrainOptions
 
@@ -60,4 +61,4 @@ def named_files(options: TrainOptions) -> dict[str, object]:
     """Where the files lie that the options name, for a resume from another folder."""
     named = {"data": options.data, "weights": options.weights, "model": options.model}
     return {name: os.path.abspath(text) for name, text in named.items()  # noqa: PTH100
-            if text and Path(text).exists()}  # fmt: skip
+            if text and (Path(text).exists() or is_shards(text))}  # fmt: skip
