@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from plusx.data.deep import stretch
-from plusx.data.filebytes import Refused
+from plusx.data.filebytes import Refused, open_bytes
 from plusx.data.photograph import check_size, silence
 from plusx.data.reading import Limits, Reading
 from plusx.data.remarks import FRAMES, OWN_RANGE
@@ -128,7 +128,7 @@ def patient_group(path: str | os.PathLike[str], *, key: bytes = _KEY) -> str | N
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
+        with open_bytes(name) as file:
             if not is_dicom(file.read(132)):
                 return None
             try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import stat
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from plusx.data.decode import FORMATS, as_bytes, read_image
 from plusx.data.facts import THUMB, ImageFacts
+from plusx.data.filebytes import Refused, locate, read_bytes
 from plusx.data.reading import Limits, Reading
 from plusx.errors import UnreadableImage
 
@@ -41,52 +41,27 @@ def read_facts(item: tuple[int, str], *, channels: int, reading: Reading) -> tup
     number, path = item
     known: dict[str, Any] = {}
     try:
-        before = _status(path)
-        if before is not None:
-            known = {"size_bytes": before.st_size, "mtime_ns": before.st_mtime_ns}
-        facts = _facts(path, channels, reading, before)
-        if before is None or _version(before) != _version(_status(path)):
-            return number, ImageFacts(path, error="changed while it was read", **known)
+        with suppress(Refused, OSError, ValueError):  # reading it says why
+            place = locate(path)
+            known = {"size_bytes": place.size, "mtime_ns": place.mtime_ns}
+        facts = _facts(read_bytes(path, reading.limits), channels, reading)
+    except Refused as refusal:
+        return number, ImageFacts(path, error=str(refusal), **known)
     except UnreadableImage as error:
         return number, ImageFacts(path, error=error.reason, **known)
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror or type(error).__name__})"
-        return number, ImageFacts(path, error=reason, **known)
     return number, ImageFacts(path, **known, **facts)
 
 
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116 (paths are plain strings here)
-    except (OSError, ValueError):
-        return None
-
-
-def _version(status: os.stat_result | None) -> tuple[int, int, int] | None:
-    return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _facts(
-    path: str, channels: int, reading: Reading, status: os.stat_result | None
-) -> dict[str, Any]:
+def _facts(content: bytes, channels: int, reading: Reading) -> dict[str, Any]:
     """What the header says and the pixels show.
 
     Raises:
         UnreadableImage: as ``read_image`` says.
-        OSError: the file cannot be read (any more).
     """
-    if (
-        status is None
-        or not stat.S_ISREG(status.st_mode)
-        or status.st_size > reading.limits.file_bytes
-    ):
-        read_image(path, channels=channels, reading=reading)  # says why not
-    with open(path, "rb") as file:
-        content = file.read()
     header, pixels = _open(content, channels, reading.limits)
     notes: list[str] = []
     if pixels is None:
-        found = read_image(path, channels=channels, reading=reading, notes=notes)
+        found = read_image(content, channels=channels, reading=reading, notes=notes)
         pixels = as_bytes(found)
         header["width"], header["height"] = pixels.shape[1], pixels.shape[0]
     elif header["orientation"] >= 5:

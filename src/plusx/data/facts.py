@@ -6,7 +6,6 @@ one file says is found in ``plusx.data.fact_reading``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data.filebytes import Refused, locate
 from plusx.data.isolated import Crashed, map_isolated
 from plusx.data.reading import Reading
 from plusx.data.records import BadImage
@@ -260,6 +260,6 @@ def gather_facts(
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 (paths are plain strings here)
-    except (OSError, ValueError):
+        return locate(path).size
+    except (Refused, OSError, ValueError):
         return -1

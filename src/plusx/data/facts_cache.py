@@ -13,6 +13,7 @@ import numpy.typing as npt
 import PIL
 
 from plusx.data.facts import ROW, THUMB, FactTable, ImageFacts
+from plusx.data.filebytes import Refused, locate
 from plusx.errors import DataError
 
 VERSION = 1
@@ -133,14 +134,14 @@ class FactsCache:
     def find(self, path: str) -> Known | None:
         """What is known of a file that has not changed since it was read."""
         try:
-            status = os.stat(path)  # noqa: PTH116 (paths are plain strings here)
-        except (OSError, ValueError):
+            place = locate(path)
+        except (Refused, OSError, ValueError):
             return None
         try:
             found = self._file.execute(
                 "SELECT row, camera, remarks, thumb FROM facts"
                 " WHERE path = ? AND size = ? AND mtime = ?",
-                (os.fsencode(path), status.st_size, status.st_mtime_ns),
+                (os.fsencode(path), place.size, place.mtime_ns),
             ).fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from error

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field
 
 from plusx.data.classes import SPLIT_NAMES, Row, assemble, quoted
 from plusx.data.dicom import is_dicom, may_be_dicom
+from plusx.data.reading import EXTENSIONS
 from plusx.data.records import Listing
 from plusx.errors import DataError
-
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-    | {".avif", ".heic", ".heif", ".hif", ".dcm", ".dicom"}
-)
 
 _LAYOUTS = "put each class's images in a folder of its own, <class>/ or train/<class>/"
 

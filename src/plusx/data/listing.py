@@ -18,6 +18,9 @@ from plusx.data.groups import group_patients
 from plusx.data.hf_dataset import dataset_images, is_dataset, read_dataset
 from plusx.data.manifest import is_manifest, read_manifest
 from plusx.data.records import BadImage, Listing, Sample, Task
+from plusx.data.shard_files import is_shards
+from plusx.data.shards import read_shards, shard_images
+from plusx.data.tar_index import in_tar
 from plusx.errors import DataError
 
 _GIVE = "give a folder of class folders, or a CSV or Parquet file (path,label[,split][,group])"
@@ -32,12 +35,13 @@ def read_listing(
     task: Task | None = None,
     beside: Collection[str] = (),
 ) -> Listing:
-    """List the images of a folder, a manifest, or a data set that Hugging Face datasets saved.
+    """List the images of a folder, a manifest, shards, or a data set that Hugging Face datasets
+    saved.
 
     Args:
         source: a folder (see :func:`read_folder`), a ``.csv`` or ``.parquet`` file (see
-            :func:`read_manifest`), or a folder that ``save_to_disk`` wrote (see
-            :func:`plusx.data.hf_dataset.read_dataset`).
+            :func:`read_manifest`), tar files (see :func:`plusx.data.shards.read_shards`), or a
+            folder that ``save_to_disk`` wrote (see :func:`plusx.data.hf_dataset.read_dataset`).
         training: require what training needs; False to read images for evaluation.
         task: what a model's task asks of the labels; by default the labels tell.
         beside: columns of a CSV or Parquet file that say something else of the images (see
@@ -63,12 +67,16 @@ def _read(where: str, *, training: bool, task: Task | None, beside: Collection[s
     if os.path.isdir(where):
         if is_dataset(where):
             return read_dataset(where, training=training, task=task)
-        if task == "multi":
+        if task == "multi" and not is_shards(where):
             raise DataError(
                 f"{where}: is a folder, which gives an image one label, and the model gives it any "
                 "number; give a CSV or Parquet file (path,label or path and a 0/1 column a class)"
             )
+        if is_shards(where):
+            return read_shards(where, training=training, task=task)
         return read_folder(where, training=training)
+    if is_shards(where):
+        return read_shards(where, training=training, task=task)
     if is_manifest(where):
         return read_manifest(where, training=training, task=task, beside=beside)
     if os.path.exists(where):
@@ -164,9 +172,11 @@ def unlabelled(sources: PathLike | Iterable[PathLike]) -> Iterator[Sample]:
 def _stream(source: str) -> Iterator[Sample]:
     if os.path.isdir(source) and is_dataset(source):
         paths, problem = dataset_images(source), "holds no image"
+    elif is_shards(source):
+        paths, problem = shard_images(source), "holds no image"
     elif os.path.isdir(source):
         paths, problem = images_below(source), "holds no image"
-    elif os.path.lexists(source):
+    elif os.path.lexists(source) or in_tar(source):
         paths, problem = iter([source]), ""
     elif glob.has_magic(source):
         paths, problem = _matches(source), "matches no image"

@@ -14,6 +14,12 @@ Depth = Literal["full-range", "window"]
 ResizeMode = Literal["short", "squish", "pad"]
 """How an array becomes a square; see ``Preprocessing``."""
 
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".hif", ".dcm", ".dicom"}
+)
+"""Of files that are taken for images where a folder or a tar file is listed."""
+
 COLOURS = {"white": (255, 255, 255), "grey": (128, 128, 128), "black": (0, 0, 0)}
 """Backgrounds that have a name."""
 

@@ -13,6 +13,7 @@ import threading
 import numpy as np
 
 from plusx.data.decode import UNNAMED, read_image
+from plusx.data.filebytes import open_bytes
 from plusx.data.isolated import Crashed, IsolatedCall
 from plusx.data.reading import Reading
 from plusx.errors import UnreadableImage
@@ -68,7 +69,7 @@ def _hardened(path: str | bytes) -> bool:
         if isinstance(path, bytes):
             start = path[:16]
         else:
-            with open(path, "rb", buffering=0) as file:
+            with open_bytes(path) as file:
                 start = file.read(16)
     except (OSError, ValueError):
         return True

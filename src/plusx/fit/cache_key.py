@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import nn
 
 from plusx._version import __version__
 from plusx.data import AnyAugmentation, Preprocessing
+from plusx.data.filebytes import open_bytes
 from plusx.fit.cache_rows import Keys
 from plusx.fit.trunk_engine import TrunkEngine
 from plusx.model.classifier import Classifier
@@ -76,7 +76,8 @@ def file_keys(paths: Sequence[str]) -> Keys:
 
 def _file_key(path: str) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        with open_bytes(path) as file:
+            content = file.read()
     except (OSError, ValueError):
         content = b"absent " + path.encode("utf-8", "surrogateescape")
     return hashlib.blake2b(content, digest_size=16).digest()

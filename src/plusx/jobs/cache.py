@@ -23,8 +23,9 @@ class CacheItem:
 
     Attributes:
         name: of its file or folder, below the cache folder.
-        kind: ``features``, ``plain`` or ``views`` (of a trunk), ``facts`` (of a scan) or
-            ``datasets`` (images written out of a saved data set).
+        kind: ``features``, ``plain`` or ``views`` (of a trunk), ``facts`` (of a scan),
+            ``datasets`` (images written out of a saved data set) or ``shards`` (where images lie in
+            tar files).
         size_bytes: on disk.
         used: when it was last used, seconds since 1970.
         images: it holds; None where that is not known without reading it.
@@ -57,7 +58,7 @@ def list_cache() -> list[CacheItem]:
             name = f"trunk/{entry.folder.name}"
             found.append(CacheItem(name, said["kind"], entry.size_bytes, entry.used, images, views,
                               said["net"], said["data"]))  # fmt: skip
-    for kind in ("facts", "datasets"):
+    for kind in ("facts", "datasets", "shards"):
         for place in (cache_folder() / kind).glob("*"):
             with suppress(OSError):
                 if place.suffix in ("", ".sqlite"):

@@ -22,6 +22,7 @@ import torch
 
 from plusx.atomic import replacing
 from plusx.data import BadImage, Sample
+from plusx.data.filebytes import open_bytes
 from plusx.data.remarks import Remarks
 from plusx.engines import TorchEngine
 from plusx.fit.features import Loading, first_pass
@@ -44,7 +45,7 @@ def content_hashes(samples: Sequence[Sample], threads: int) -> Hashes:
     def one(sample: Sample) -> bytes:
         digest = hashlib.blake2b(digest_size=_HASH)
         try:
-            with Path(sample.path).open("rb") as file:
+            with open_bytes(sample.path) as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
         except (OSError, ValueError):

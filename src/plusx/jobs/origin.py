@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from plusx._version import __version__
+from plusx.data.shard_files import is_shards
 from plusx.jobs.audit import Audit
 from plusx.jobs.options import TrainOptions
 
@@ -61,4 +62,4 @@ def named_files(options: TrainOptions) -> dict[str, object]:
     named = {"data": options.data, "weights": options.weights, "model": options.model,
              "teacher": options.teacher, "init": options.init}  # fmt: skip
     return {name: os.path.abspath(text) for name, text in named.items()  # noqa: PTH100
-            if text and Path(text).exists()}  # fmt: skip
+            if text and (Path(text).exists() or is_shards(text))}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -260,10 +261,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def name_of(data: str) -> str:
     """What the user calls the data: a symbolic link keeps its own name, a manifest loses its
-    ending."""
+    ending, and a pattern of shards is called by what they have in common."""
     where = Path(data).absolute()
     if ".." in where.parts or not where.name:
         where = where.resolve()
+    if not where.is_dir() and where.suffix == ".tar":
+        common = re.split(r"[{*?\[]", where.stem, maxsplit=1)[0].strip("-_. ")
+        return common or where.parent.name or "run"
     return (where.stem if is_manifest(where.name) else where.name) or "run"
 
 
