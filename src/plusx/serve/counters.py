@@ -58,6 +58,12 @@ class Counters:
         """The exposition format, of all processes."""
         if self._shared is None:
             return generate_latest(self._own)
+        for file in self._shared.glob("gauge_live*_*.db"):  # what a killed process held is free
+            if (
+                not Path("/proc", file.stem.rpartition("_")[2]).exists()
+                and Path("/proc/1").exists()
+            ):
+                file.unlink(missing_ok=True)
         joined = CollectorRegistry()
         MultiProcessCollector(joined, str(self._shared))  # type: ignore[no-untyped-call]
         return generate_latest(joined)
