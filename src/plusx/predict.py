@@ -175,6 +175,12 @@ class Predictor:
         """Whether the engine takes decoded images (1, H, W, C) and prepares them itself."""
         return self._opened.whole
 
+    def confirm(self, images: npt.NDArray[np.float32]) -> None:
+        """Let an engine that ``auto`` chose prove itself on preprocessed images (N, C, S, S), where
+        no stream of files will do so; one that fails gives way to torch in float32, said in
+        ``notes``."""
+        self._opened.confirm_on(images)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should be told about the engine, so far."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -96,8 +98,13 @@ class Opened:
     def confirm(self, samples: Sequence[Sample]) -> None:
         """See whether what ``auto`` chose answers these as it should."""
         batch = read_batch(list(enumerate(samples)), plain_reader(self.preprocessing))
-        if isinstance(self._running, Choice) and len(batch.images):
-            self._running.confirm(batch.images.numpy())
+        if len(batch.images):
+            self.confirm_on(batch.images.numpy())
+
+    def confirm_on(self, images: npt.NDArray[np.float32]) -> None:
+        """The same with preprocessed images (N, C, S, S)."""
+        if isinstance(self._running, Choice):
+            self._running.confirm(images)
 
     @property
     def notes(self) -> tuple[str, ...]:
