@@ -103,6 +103,10 @@ def test_int8_keeps_what_hurts_in_float(exported: Callable[[str, str], Exported]
     quantised = next(node for node in convolutions if node not in kept)
     scale = plain[made[quantised.input[1]].input[1]]
     assert len(scale.dims) == 1
+    for node in convolutions:  # all 8 bits, of the first one too
+        if node not in kept:
+            eight = onnx.numpy_helper.to_array(plain[made[node.input[1]].input[0]])
+            assert np.abs(eight.astype(int)).max() >= 126
     for node in graph.node:
         if node.op_type in ("MatMul", "Gemm"):
             assert all(made[one].op_type != "DequantizeLinear" for one in node.input if one in made)
