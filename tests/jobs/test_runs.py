@@ -296,7 +296,7 @@ def test_smaller_steps_are_said_and_decide_on_batchnorm_anew(photos: Path) -> No
         ({"out": ""}, "--out '': is an empty name"),
         ({"lr": 0.0}, "--lr 0.0 must be above 0"),
         ({"lr": -1.0}, "--lr -1.0 must be above 0"),
-        ({"optimizer": "adam"}, "--optimizer 'adam' must be adamw or sgd"),
+        ({"optimizer": "adam"}, "--optimizer 'adam' must be adamw, sgd or lamb"),
         ({"unfreeze": 4}, "--unfreeze 4: tiny has 3 blocks"),
         ({"batch_size": 1, "norm": "train"}, "--norm train: one image a step"),
         ({"device": "abacus"}, "--device 'abacus'"),
