@@ -122,7 +122,8 @@ class UnknownScore(nn.Module):
         if unknown.bank is None:
             raise UsageError("an exported file cannot be exported again: use the run")
         self.neighbours = unknown.neighbours
-        self.register_buffer("bank", torch.from_numpy(unknown.bank.copy()))
+        # float32: NNCF cannot read a graph that converts what it stores.
+        self.register_buffer("bank", torch.from_numpy(unknown.bank.astype("float32")))
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) -> (N,)."""
@@ -132,7 +133,7 @@ class UnknownScore(nn.Module):
         x = x / torch.where(largest > 0, largest, 1.0)
         length = (x * x).sum(1, keepdim=True).sqrt()
         x = x / torch.where(length > 0, length, 1.0)
-        alike = torch.matmul(x, self.bank.float().t())
+        alike = torch.matmul(x, self.bank.t())
         near = torch.topk(alike, self.neighbours, dim=1, sorted=False).values
         score = (1 - near.mean(1)).clamp(0.0, FARTHEST)
         return torch.where(finite.all(1), score, FARTHEST)
