@@ -69,46 +69,10 @@ def tutorial(port: int, weights: str) -> None:
     uvicorn.run(app, port=port, log_level="error", access_log=False)
 
 
-def litserve(port: int, run: str) -> None:
-    """LitServe with the same engine and the same decoding."""
-    import litserve as ls
-    import numpy as np
-    import torch
-
-    from plusx import Predictor
-    from plusx.data.safely import read_safely
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.predictor = Predictor(run, precision="bfloat16", engine="auto")
-
-        def decode_request(self, request: Any) -> Any:
-            content = request["files"].file.read()
-            own = self.predictor.preprocessing
-            image, _ = read_safely(content, channels=3, reading=own.reading)
-            return own(torch.from_numpy(image)).numpy()
-
-        def batch(self, inputs: list[Any]) -> Any:
-            return np.stack(inputs)
-
-        def predict(self, x: Any) -> Any:
-            x = x if x.ndim == 4 else x[None]
-            return self.predictor.answers(["image"] * len(x), self.predictor.engine.run(x))
-
-        def unbatch(self, output: Any) -> Any:
-            return list(output)
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            return {"top": output.top(5)}
-
-    api = Api(max_batch_size=16, batch_timeout=0.002, api_path="/v1/predict")
-    ls.LitServer(api, accelerator="cpu").run(port=port, generate_client_file=False,
-                                             log_level="error")  # fmt: skip
-
-
 def load(port: int, photos: list[Path], concurrency: int, seconds: float) -> dict[str, Any]:
     """Closed loop; answers per second and latencies."""
     bodies = []
+    kind = "multipart/form-data; boundary=b"
     for photo in photos:
         head = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{photo.name}"\r\n'
         bodies.append(head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + photo.read_bytes()
@@ -123,7 +87,7 @@ def load(port: int, photos: list[Path], concurrency: int, seconds: float) -> dic
         while time.perf_counter() < end:
             began = time.perf_counter()
             connection.request("POST", "/v1/predict", bodies[number % len(bodies)],
-                               {"Content-Type": "multipart/form-data; boundary=b"})  # fmt: skip
+                               {"Content-Type": kind})  # fmt: skip
             answer = connection.getresponse()
             answer.read()
             (failed if answer.status != 200 else taken).append(time.perf_counter() - began)
@@ -157,12 +121,14 @@ def ready(port: int, photo: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until a photograph is answered."""
     while process.poll() is None:
         try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                pass
             if load(port, [photo], 1, 0.01)["n"]:
                 return
         except OSError:
             pass
-        time.sleep(0.05)
-    raise SystemExit(f"a server ended with code {process.returncode}")
+        time.sleep(0.1)
+    raise SystemExit(f"a server ended with code {process.returncode}: {process.args}")
 
 
 def resident_mib(pid: int) -> float:
@@ -222,14 +188,11 @@ def predict_rate(run: str, photos: list[Path], precision: str) -> float:
 def main() -> None:
     if sys.argv[1:2] == ["--load"]:
         port, concurrency, seconds, *photos = sys.argv[2:]
-        print(json.dumps(load(int(port), [Path(p) for p in photos], int(concurrency),
-                              float(seconds))))  # fmt: skip
+        found = load(int(port), [Path(p) for p in photos], int(concurrency), float(seconds))
+        print(json.dumps(found))
         return
     if sys.argv[1:2] == ["--tutorial"]:
         tutorial(int(sys.argv[2]), sys.argv[3])
-        return
-    if sys.argv[1:2] == ["--litserve"]:
-        litserve(int(sys.argv[2]), sys.argv[3])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
@@ -250,7 +213,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         subprocess.run([sys.executable, "-m", "plusx", "import", args.weights, "--out", run],
-                       check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         _rounds(args, run, photos)
 
 
@@ -264,7 +227,8 @@ def _rounds(args: argparse.Namespace, run: str, photos: list[Path]) -> None:
         "plusx": ([*serve, run, "--precision", "bfloat16", "--port", "{port}"], plain),
     }
     if args.litserve_site or importlib.util.find_spec("litserve"):
-        servers["litserve"] = ([sys.executable, __file__, "--litserve", "{port}", run], peer)
+        own = str(Path(__file__).with_name("litserve_peer.py"))
+        servers["litserve"] = ([sys.executable, own, "{port}", run], peer)
     else:
         print("LitServe is not installed: left out (pip install litserve)")
     if args.int8:

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 HOMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "recipes"),
     "predict": ("predict-evaluate-import",),
     "evaluate": ("evaluate", "predict-evaluate-import"),
     "import": ("predict-evaluate-import",),

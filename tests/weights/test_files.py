@@ -88,9 +88,15 @@ def test_a_folder(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    path = tmp_path / "w.onnx"
+    path = tmp_path / "w.weights"
     path.write_bytes(b"x")
     assert ".safetensors" in refusal(path)
+
+
+def test_exported_file(tmp_path):
+    path = tmp_path / "w.onnx"
+    path.write_bytes(b"x")
+    assert "is an exported file" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

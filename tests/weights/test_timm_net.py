@@ -106,7 +106,8 @@ def test_the_line_holds(name, randomise):
             trunk, top = split_trunk(model, n)
             assert torch.equal(top(*trunk(x)), whole)
             engine = TorchEngine(model, device=torch.device("cpu"), top_blocks=n)
-            torch.testing.assert_close(engine.run(x).logits, whole, rtol=1e-4, atol=1e-5)
+            found = torch.from_numpy(engine.run(x.numpy()).logits)
+            torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_inside_a_foreign_body_are_not_folded_by_their_names(randomise):
