@@ -39,36 +39,6 @@ from typing import Any
 CONCURRENCY = (1, 4, 16, 64)
 
 
-def tutorial(port: int, weights: str) -> None:
-    """A server as tutorials write it."""
-    import torch
-    import uvicorn
-    from fastapi import FastAPI, UploadFile
-    from PIL import Image
-    from safetensors.torch import load_file
-    from torchvision import models, transforms
-
-    model = models.resnet50()
-    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
-    model.eval()
-    transform = transforms.Compose([
-        transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    ])  # fmt: skip
-    app = FastAPI()
-
-    @app.post("/v1/predict")
-    def predict(files: UploadFile) -> dict[str, Any]:
-        image = Image.open(files.file).convert("RGB")
-        with torch.no_grad():
-            shares = model(transform(image)[None]).softmax(1)[0]
-        best = shares.topk(5)
-        return {"label": best.indices.tolist(), "probability": best.values.tolist()}
-
-    predict.__annotations__["files"] = UploadFile
-    uvicorn.run(app, port=port, log_level="error", access_log=False)
-
-
 def load(port: int, photos: list[Path], concurrency: int, seconds: float) -> dict[str, Any]:
     """Closed loop; answers per second and latencies."""
     bodies = []
@@ -111,6 +81,11 @@ def load(port: int, photos: list[Path], concurrency: int, seconds: float) -> dic
     }
 
 
+def beside(name: str) -> str:
+    """A program of this folder."""
+    return str(Path(__file__).with_name(name))
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -123,8 +98,11 @@ def ready(port: int, photo: Path, process: subprocess.Popen[bytes]) -> None:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1):
                 pass
-            if load(port, [photo], 1, 0.01)["n"]:
+            found = load(port, [photo], 1, 0.01)
+            if found["n"]:
                 return
+            if found["failed"]:
+                raise SystemExit(f"a server refuses photographs: {process.args}")
         except OSError:
             pass
         time.sleep(0.1)
@@ -191,9 +169,6 @@ def main() -> None:
         found = load(int(port), [Path(p) for p in photos], int(concurrency), float(seconds))
         print(json.dumps(found))
         return
-    if sys.argv[1:2] == ["--tutorial"]:
-        tutorial(int(sys.argv[2]), sys.argv[3])
-        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--weights", required=True, help="ImageNet ResNet-50")
@@ -212,8 +187,8 @@ def main() -> None:
           f"{len(photos)} photographs, {args.rounds} x {args.seconds:g} s")  # fmt: skip
     with TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
-        subprocess.run([sys.executable, "-m", "plusx", "import", args.weights, "--out", run],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        imported = [sys.executable, "-m", "plusx", "import", args.weights, "--out", run]
+        subprocess.run(imported, check=True, capture_output=True)
         _rounds(args, run, photos)
 
 
@@ -223,12 +198,11 @@ def _rounds(args: argparse.Namespace, run: str, photos: list[Path]) -> None:
         filter(None, [args.litserve_site, plain.get("PYTHONPATH", "")]))}  # fmt: skip
     serve = [sys.executable, "-m", "plusx", "serve"]
     servers: dict[str, tuple[list[str], dict[str, str]]] = {
-        "tutorial": ([sys.executable, __file__, "--tutorial", "{port}", args.weights], plain),
+        "tutorial": ([sys.executable, beside("tutorial_server.py"), "{port}", args.weights], plain),
         "plusx": ([*serve, run, "--precision", "bfloat16", "--port", "{port}"], plain),
     }
     if args.litserve_site or importlib.util.find_spec("litserve"):
-        own = str(Path(__file__).with_name("litserve_peer.py"))
-        servers["litserve"] = ([sys.executable, own, "{port}", run], peer)
+        servers["litserve"] = ([sys.executable, beside("litserve_peer.py"), "{port}", run], peer)
     else:
         print("LitServe is not installed: left out (pip install litserve)")
     if args.int8:
