@@ -208,3 +208,22 @@ def share_metrics(folder: Path) -> None:
 def api_keys() -> str | None:
     """``PLUSX_API_KEYS``: keys of the server, separated by commas."""
     return os.environ.get("PLUSX_API_KEYS") or None
+
+
+def allow_open_files(most: int) -> int:
+    """Raise this process's limit of open files and connections to ``most``, as far as it may.
+
+    Returns:
+        How many may be open now; where the system knows no such limit (Windows), ``most``.
+    """
+    if sys.platform == "win32":
+        return most
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unbounded = resource.RLIM_INFINITY
+    if soft == unbounded or soft >= most:
+        return most
+    allowed = most if hard == unbounded else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed

@@ -111,9 +111,19 @@ def test_lying_lengths_and_header_floods(server: Any, pictures: list[Path]) -> N
     assert works(server, pictures)
 
 
-def test_idle_connections_are_closed_and_block_nobody(server: Any, pictures: list[Path]) -> None:
-    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
-    for one in idle[:100]:
+def test_a_thousand_idle_connections_are_closed_and_block_nobody(
+    start_server: Any, finished: Any, pictures: list[Path]
+) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))  # as systems have it; it is inherited
+    try:
+        server = start_server(finished.path, "--threads", 1, "--max-header-s", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(1000)]
+    for one in idle[:300]:
         one.sendall(b"GET / HTTP/1.1\r\nHost: loc")  # and then nothing
     assert works(server, pictures)
     time.sleep(3)

@@ -17,10 +17,13 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from plusx.errors import PlusxError, UsageError
-from plusx.runtime import share_metrics
+from plusx.runtime import allow_open_files, share_metrics
 from plusx.serve.connections import Impatient
 from plusx.serve.guard import Guard
 from plusx.serve.settings import Settings
+
+SPARE_FILES = 256
+"""Open files beside connections: libraries, models, logs, decoders' pipes."""
 
 
 class Quiet(uvicorn.Server):
@@ -43,6 +46,13 @@ def serve(settings: Settings) -> int:
     Raises:
         PlusxError: the address is taken, or a model cannot be loaded.
     """
+    needed = settings.limits.connections + SPARE_FILES
+    if (allowed := allow_open_files(needed)) < needed:
+        print(
+            f"note: the system lets a process open {allowed} files, {needed} may be needed; "
+            "raise it (ulimit -n), or lower --max-connections",
+            file=sys.stderr,
+        )
     listening = _bind(settings)
     try:
         if settings.workers == 1:

@@ -72,14 +72,14 @@ def _sealed_as(archive: zipfile.ZipFile) -> str:
     for name in archive.namelist():
         if name.endswith(SEAL):
             return archive.read(name).decode("ascii", "replace")
-    raise ArtifactError(f"{archive.filename}: carries no {SEAL}: plusx did not export it")
+    raise ArtifactError(_foreign(str(archive.filename)))
 
 
 def _place(data: bytes, path: Path) -> int:
     # The last one: class names, which could hold the word, stand before it.
     places = [found.start(1) for found in _PLACE.finditer(data)]
     if not places:
-        raise ArtifactError(f"{path}: carries no {SEAL}: plusx did not export it")
+        raise ArtifactError(_foreign(str(path)))
     return places[-1]
 
 
@@ -97,3 +97,10 @@ def _digest(data: bytes, start: int, path: Path) -> str:
                 "both files"
             ) from None
     return whole.hexdigest()
+
+
+def _foreign(name: str) -> str:
+    return (
+        f"{name}: carries no {SEAL}, so plusx did not export it, or it is damaged; "
+        "give a file that plusx export wrote, or export the run again"
+    )
