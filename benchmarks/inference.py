@@ -53,7 +53,7 @@ Run = Callable[[np.ndarray], Any]
 def prepare(net: str, data: Path, folder: Path) -> Path:
     """An artifact of the network, and beside it the files made from it."""
     weights = data / "weights" / f"{net}_imagenet_pq.safetensors"
-    made = create_network(variant(net), weights=str(weights) if weights.exists() else None)
+    made = create_network(variant(net), weights=str(weights) if weights.exists() else "none")
     images = data / "data" / "imagenet_1000"
     rows = (images / "classes.tsv").read_text(encoding="utf-8").splitlines()
     classes = [row.split("\t")[1] for row in rows if row[:1].isdigit()]
