@@ -389,3 +389,27 @@ def test_a_tracker_is_told_each_new_row_once_and_may_fail(tmp_path: Path) -> Non
     assert (sound.told, sound.closed) == ([1, 2, 3], True)
     assert (dying.told, dying.closed) == ([1], False)
     assert notes == ["--track mlflow: is told no more: the server is gone"]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_fused_step_is_the_plain_one(kind: str) -> None:
+    net, plain = small(), small()
+    plain.load_state_dict(net.state_dict())
+    asked = recipe(optimizer=kind, weight_decay=0.1, decay_norms=True)
+    fused = make_optimizer(net, asked)
+    assert fused.defaults["fused"]
+    options = {"lr": asked.lr, "weight_decay": 0.1, "foreach": False}
+    other = (
+        torch.optim.AdamW(plain.parameters(), **options)
+        if kind == "adamw"
+        else torch.optim.SGD(plain.parameters(), momentum=0.9, nesterov=True, **options)
+    )
+    for seed in range(3):
+        gradients = torch.Generator().manual_seed(seed)
+        for one, two in zip(net.parameters(), plain.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=gradients)
+            two.grad = one.grad.clone()
+        fused.step()
+        other.step()
+    for one, two in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, two)

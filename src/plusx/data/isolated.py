@@ -7,7 +7,6 @@ import pickle
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
+from plusx.data.isolated_worker import Failed, receive, send
 from plusx.errors import PlusxError, UsageError
 
 T = TypeVar("T")
@@ -26,11 +26,10 @@ R = TypeVar("R")
 CHUNK = 16
 """Items handed over at a time; a worker holds at most twice as many."""
 
-_LENGTH = struct.Struct("!I")
 # OpenBLAS would start a thread for every core in every worker.
 _START = (
     "import os, sys; os.environ.setdefault('OPENBLAS_NUM_THREADS', '1'); sys.path[:] = {path!r}; "
-    "from plusx.data.isolated import serve; serve({fd})"
+    "from plusx.data.isolated_worker import serve; serve({fd})"
 )
 
 
@@ -115,7 +114,7 @@ class IsolatedCall(Generic[T, R]):
             except (EOFError, OSError):
                 status = self.close()
                 return Crashed(item, f"its process {_died(status)}")
-        if isinstance(result, _Failed):
+        if isinstance(result, Failed):
             raise result.error
         return cast("R", result)
 
@@ -132,18 +131,11 @@ class IsolatedCall(Generic[T, R]):
         if self._worker is None:
             self._worker = start_worker(self._function)
             self._worker.channel.settimeout(self._timeout_s)
-            if (problem := _receive(self._worker.channel)) is not None:
+            if (problem := receive(self._worker.channel)) is not None:
                 self.close()
                 raise PlusxError(f"a worker process cannot start: {problem}")
-        _send(self._worker.channel, [item])
-        return _receive(self._worker.channel)
-
-
-class _Failed:
-    """What the function raised, on its way to the parent."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+        send(self._worker.channel, [item])
+        return receive(self._worker.channel)
 
 
 @dataclass(eq=False)
@@ -185,7 +177,7 @@ class _Pool:
                 self._hand_out(turn)
                 while turn in self.done:
                     result = self.done.pop(turn)
-                    if isinstance(result, _Failed):
+                    if isinstance(result, Failed):
                         raise result.error
                     turn += 1
                     yield result
@@ -214,7 +206,7 @@ class _Pool:
                 worker.since = time.monotonic()
             worker.given += part
             with suppress(OSError):  # it has died: _gather sees that
-                _send(worker.channel, [item for _, item in part])
+                send(worker.channel, [item for _, item in part])
             gave = True
         return gave
 
@@ -241,7 +233,7 @@ class _Pool:
         heard = {key.data for key, _ in self.selector.select(patience)}
         for worker in heard:
             try:
-                self._receive(worker, _receive(worker.channel))
+                self._receive(worker, receive(worker.channel))
             except (EOFError, OSError):
                 self._replace(worker, late=False)
         now = time.monotonic()
@@ -287,7 +279,7 @@ def start_worker(function: bytes) -> _Worker:
             pass_fds=(theirs.fileno(),),
         )
     with suppress(OSError):
-        _send(ours, function)
+        send(ours, function)
     return _Worker(process, ours)
 
 
@@ -301,64 +293,3 @@ def _died(status: int) -> str:
     except ValueError:
         name = str(-status)
     return f"crashed ({name})"
-
-
-def serve(fd: int) -> None:
-    """The worker's side: takes lists of items from the socket ``fd``, answers one by one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    _be_expendable()
-    channel = socket.socket(fileno=fd)
-    try:
-        function = pickle.loads(_receive(channel))
-    except EOFError:
-        return
-    except Exception as error:
-        _send(channel, f"{type(error).__name__}: {error}")
-        return
-    _send(channel, None)
-    with suppress(EOFError, OSError):  # the parent is done
-        while True:
-            for item in _receive(channel):
-                _send(channel, _try(function, item))
-
-
-def _try(function: Callable[[Any], Any], item: Any) -> Any:
-    try:
-        return function(item)
-    except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            return _Failed(RuntimeError(f"{type(error).__name__}: {error}"))
-        return _Failed(error)
-
-
-def _be_expendable() -> None:
-    """No core files; and where memory runs out, Linux ends this process before others."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")
-
-
-def _send(channel: socket.socket, value: Any) -> None:
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    channel.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def _receive(channel: socket.socket) -> Any:
-    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
-    return pickle.loads(_exactly(channel, length))
-
-
-def _exactly(channel: socket.socket, length: int) -> bytes:
-    parts = []
-    while length:
-        part = channel.recv(min(length, 1 << 20))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)

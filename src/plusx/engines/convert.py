@@ -7,6 +7,7 @@ OpenVINO's front end takes a traced module in about half the time of an exported
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from plusx.errors import MissingExtra
 from plusx.model.classifier import Classifier
-from plusx.model.surgery import fold_batchnorm
+from plusx.model.surgery import fold_batchnorm, split_trunk
 from plusx.weights.exported import IMAGES
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import openvino
 
 LOGITS, FEATURES = "logits", "features"
+ACTIVATION, POOLED = "activation", "pooled"
 
 
 class _Both(nn.Module):
@@ -36,12 +38,45 @@ class _Both(nn.Module):
         return self.model.head(features), features
 
 
+class _Trunk(nn.Module):
+    """(N, C, S, S) -> activation, and pooled features if there are any: OpenVINO takes no output
+    without values."""
+
+    def __init__(self, model: Classifier, top_blocks: int, *, pools: bool) -> None:
+        super().__init__()
+        self.trunk, _ = split_trunk(fold_batchnorm(model).float().cpu(), top_blocks)
+        self.pools = pools
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, Tensor] = self.trunk(images)
+        return found if self.pools else found[:1]
+
+
 def to_openvino(model: Classifier) -> openvino.Model:
     """A copy of ``model``, folded, as OpenVINO's model with any batch size.
 
     Raises:
         MissingExtra: OpenVINO is not installed.
     """
+    return _traced(_Both(model), model, (LOGITS, FEATURES))
+
+
+def trunk_to_openvino(model: Classifier, top_blocks: int, *, pools: bool) -> openvino.Model:
+    """The same of the part before the last ``top_blocks`` blocks.
+
+    Args:
+        model: the network.
+        top_blocks: how many blocks it lacks.
+        pools: whether that part gives pooled features too.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+    """
+    names = (ACTIVATION, POOLED) if pools else (ACTIVATION,)
+    return _traced(_Trunk(model, top_blocks, pools=pools), model, names)
+
+
+def _traced(module: nn.Module, model: Classifier, outputs: Sequence[str]) -> openvino.Model:
     try:
         import openvino
     except ImportError as error:
@@ -49,12 +84,10 @@ def to_openvino(model: Classifier) -> openvino.Model:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that tracing is old; its successor takes twice as long
         trace: Any = torch.jit.trace  # has no types
-        traced = trace(_Both(model).eval(), _example(model), check_trace=False)
-    spec = model.spec
-    shape = [-1, spec.in_channels, -1, -1]
-    converted = openvino.convert_model(traced, input=shape)
+        traced = trace(module.eval(), _example(model), check_trace=False)
+    converted = openvino.convert_model(traced, input=[-1, model.spec.in_channels, -1, -1])
     converted.input(0).tensor.set_names({IMAGES})
-    for output, name in zip(converted.outputs, (LOGITS, FEATURES), strict=True):
+    for output, name in zip(converted.outputs, outputs, strict=True):
         output.tensor.set_names({name})
     return converted
 

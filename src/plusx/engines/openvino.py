@@ -81,14 +81,19 @@ class OpenVINOEngine:
         return self._compile(cpu_count())
 
     def _compile(self, streams: int) -> openvino.CompiledModel:
-        config = {
-            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
-            "NUM_STREAMS": str(streams),
-            "INFERENCE_NUM_THREADS": cpu_count(),
-            # pinned threads would fight for a core with the threads that decode
-            "ENABLE_CPU_PINNING": False,
-        }
-        return core().compile_model(self._model, "CPU", config)
+        return compiled(self._model, bfloat16=self.precision == "bfloat16", streams=streams)
+
+
+def compiled(model: openvino.Model, *, bfloat16: bool, streams: int) -> openvino.CompiledModel:
+    """The model ready to run on the CPU, with threads for all cores, divided among ``streams``."""
+    config = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": cpu_count(),
+        # pinned threads would fight for a core with the threads that decode
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core().compile_model(model, "CPU", config)
 
 
 def core() -> openvino.Core:

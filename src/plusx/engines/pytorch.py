@@ -41,6 +41,12 @@ class TorchEngine:
         self.parallel = device.type == "cpu"
         self._trunk, self._top = split_trunk(folded, top_blocks)
 
+    @property
+    def pools(self) -> bool:
+        """Whether the trunk gives pooled features too: the network has several feature stages, and
+        one of them ends before the split."""
+        return self._trunk.pools
+
     @torch.no_grad()  # not inference_mode: what comes out may be trained on
     def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) float32 -> activation (N, C', H', W') in ``dtype``, pooled features (N, P).

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plusx.data import BadImage, Preprocessing, Sample, load_batches, plain_reader
 from plusx.data.remarks import Remarks
-from plusx.engines import TorchEngine
+from plusx.engines.split import SplitEngine
 from plusx.fit.cache_rows import Rows
 from plusx.fit.keyed_rows import KeyedRows
 from plusx.fit.trunk import ActivationStore
@@ -63,7 +63,7 @@ class Ran:
 
 
 def first_pass(
-    engine: TorchEngine,
+    engine: SplitEngine,
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     *,
@@ -92,7 +92,7 @@ def first_pass(
 
 
 def cached_pass(
-    engine: TorchEngine,
+    engine: SplitEngine,
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     *,
@@ -141,7 +141,7 @@ def cached_pass(
 
 
 def run_trunk(
-    engine: TorchEngine,
+    engine: SplitEngine,
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     loading: Loading,
@@ -197,7 +197,7 @@ def _from_store(store: ActivationStore, positions: Rows) -> Iterator[Ran]:
         yield Ran(part, *store.read(part))
 
 
-def _bits(engine: TorchEngine, ran: Ran) -> npt.NDArray[np.uint8]:
+def _bits(engine: SplitEngine, ran: Ran) -> npt.NDArray[np.uint8]:
     """(N, 4 C) of the features behind the top."""
     found = engine.top(ran.activation.to(engine.device), ran.pooled.to(engine.device)).features
     return np.ascontiguousarray(np.asarray(found, dtype=np.float32)).view(np.uint8)

@@ -27,6 +27,7 @@ class Epoch:
         seconds: the epoch's time, validation included.
         images_per_s: training images per second of training time.
         val_map: mean average precision on validation; None for task single.
+        waited: share of the training time that passed in waiting for images.
     """
 
     epoch: int
@@ -37,6 +38,7 @@ class Epoch:
     seconds: float
     images_per_s: float | None
     val_map: float | None = None
+    waited: float | None = None
 
     @property
     def score(self) -> float:

@@ -92,7 +92,8 @@ def train_network(
             history.add(_candidate(judged, val, hardware, choice, position))
         while not _enough(recipe, position, choice, history.seconds, processes):
             _begin_epoch(net, layers, recipe, position.epoch)
-            for inputs, targets, _ in train.shuffled(position.epoch, position.step):
+            steps = train.shuffled(position.epoch, position.step)
+            for inputs, targets, _ in position.awaiting(steps):
                 seed_step(recipe.seed, position.epoch, position.step, processes.world.rank)
                 done = (position.epoch - 1) * train.steps + position.step
                 counts = len(targets), weight_of(criterion, targets)
@@ -248,4 +249,5 @@ def _candidate(
         seconds=position.seconds,
         images_per_s=None if loss is None else position.images / took,
         val_map=score if found.task == "multi" else None,
+        waited=None if loss is None else position.waited / took,
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from plusx.errors import ArtifactError
 from plusx.fit.distributed import Processes
+
+T = TypeVar("T")
 
 EXPLODED = 1e4
 """Loss, in nats an image, from which no training comes back."""
@@ -72,6 +74,7 @@ class Position:
         images: of these steps, of all processes.
         lr: learning rate of the last step.
         shown: the last loss that was looked at.
+        waited: seconds of the epoch that this process has waited for its images.
     """
 
     def __init__(self, processes: Processes, device: torch.device, lr: float) -> None:
@@ -85,6 +88,17 @@ class Position:
         self._loss = torch.zeros((), dtype=kind, device=self._device)
         self._last: tuple[Tensor, Tensor] | None = None
         self._before, self._since = 0.0, time.perf_counter()
+        self.waited = 0.0
+
+    def awaiting(self, steps: Iterator[T]) -> Iterator[T]:
+        """The same steps; what passes until each is there is counted in ``waited``."""
+        while True:
+            began = time.perf_counter()
+            step = next(steps, None)
+            self.waited += time.perf_counter() - began
+            if step is None:
+                return
+            yield step
 
     @property
     def seconds(self) -> float:
@@ -141,6 +155,7 @@ class Position:
             "lr": self.lr,
             "shown": self.shown,
             "seconds": self.seconds,
+            "waited": self.waited,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -148,7 +163,7 @@ class Position:
         self._begin(int(state["epoch"]))
         self.step, self.images = int(state["step"]), int(state["images"])
         self.lr, self.shown = float(state["lr"]), float(state["shown"])
-        self._before = float(state["seconds"])
+        self._before, self.waited = float(state["seconds"]), float(state["waited"])
         if self._processes.world.is_main:
             self._loss.fill_(float(state["loss"]))
 

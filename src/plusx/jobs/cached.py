@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plusx.engines import TorchEngine
+from plusx.engines.split import SplitEngine
 from plusx.fit.cache import About, CacheSlot, TrunkCache
 from plusx.fit.cache_key import depends, depends_views, file_keys
 from plusx.fit.cache_rows import Keys, Rows
@@ -19,6 +19,7 @@ from plusx.fit.trunk import ActivationShape, ActivationStore
 from plusx.fit.trunk_engine import TrunkEngine, make_trunk, resolve_trunk_engine
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
+from plusx.model.surgery import fold_batchnorm, split_trunk
 from plusx.runtime import cache_folder, cache_gib
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -48,7 +49,7 @@ class KeptTrunk:
         slots: all entries in use, features first.
     """
 
-    engine: TorchEngine
+    engine: SplitEngine
     chosen: TrunkEngine
     keys: Keys
     features: KeyedRows | None = None
@@ -89,20 +90,39 @@ def image_keys(setup: Setup) -> Keys:
     return keys
 
 
-def open_engine(setup: Setup) -> tuple[TorchEngine, TrunkEngine]:
-    """The frozen backbone of a run, and what it runs on."""
+def open_engine(setup: Setup, *, plainly: bool = False) -> tuple[SplitEngine, TrunkEngine]:
+    """The frozen backbone of a run, and what it runs on.
+
+    Args:
+        setup: of the run.
+        plainly: on torch, whatever would be faster.
+    """
     device = setup.hardware.device
-    chosen = resolve_trunk_engine(device, setup.hardware.dtype)
+    forwards = 0 if plainly else _forwards(setup)
+    chosen = resolve_trunk_engine(device, setup.hardware.dtype, forwards=forwards)
     blocks = setup.unfreeze or 0
     return make_trunk(chosen, setup.network.model, device=device, top_blocks=blocks), chosen
 
 
-def activation_shape(engine: TorchEngine, setup: Setup) -> ActivationShape:
-    """What its trunk gives for one image."""
-    size = setup.preprocessing.size
-    activation, pooled = engine.trunk(torch.zeros(1, setup.preprocessing.channels, size, size))
+def _forwards(setup: Setup) -> int:
+    """Images and views to be run if nothing is kept from before."""
+    images, trained = len(setup.listing.samples), len(trained_on(setup))
+    if not setup.unfreeze:
+        return images
+    if setup.options.heavy or not setup.options.cache_gib:
+        return images * setup.recipe.epochs
+    views = setup.options.views or default_views(trained, setup.recipe.epochs)
+    return images + (views - 1) * trained
+
+
+def activation_shape(setup: Setup) -> ActivationShape:
+    """What the trunk before the blocks to train gives for one image."""
+    size, channels = setup.preprocessing.size, setup.preprocessing.channels
+    trunk, _ = split_trunk(fold_batchnorm(setup.network.model), setup.unfreeze or 0)
+    with torch.no_grad():
+        activation, pooled = trunk(torch.zeros(1, channels, size, size))
     channels, height, width = activation.shape[1:]
-    return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)
+    return ActivationShape((channels, height, width), pooled.shape[1], setup.hardware.dtype)
 
 
 def affordable_views(setup: Setup, shape: ActivationShape, images: int, trained: int) -> int:
@@ -123,7 +143,9 @@ def trained_on(setup: Setup) -> Rows:
     return np.array(found, dtype=np.int64)
 
 
-def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> KeptTrunk:
+def open_kept(
+    setup: Setup, folder: Path, talk: Talk, *, reuse: bool, plainly: bool = False
+) -> KeptTrunk:
     """The frozen backbone of a run with what earlier runs kept of it and room for the rest.
 
     Args:
@@ -131,8 +153,9 @@ def open_kept(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> KeptTru
         folder: of the run; keeps what the user's cache folder cannot.
         talk: where it is said how much is used again, and what does not fit.
         reuse: False uses nothing of earlier runs and leaves nothing to later ones.
+        plainly: run it on torch, whatever would be faster.
     """
-    engine, chosen = open_engine(setup)
+    engine, chosen = open_engine(setup, plainly=plainly)
     nothing = KeptTrunk(engine, chosen, image_keys(setup))
     if not setup.options.cache_gib:
         if setup.unfreeze:
@@ -165,7 +188,7 @@ def _open_in(cache: TrunkCache, setup: Setup, nothing: KeptTrunk, talk: Talk) ->
     if heavy or not setup.unfreeze:
         room = cache.make_room(lacking, kept.folders)
         return kept if room >= lacking else kept.without()
-    shape = activation_shape(kept.engine, setup)
+    shape = activation_shape(setup)
     trained = trained_on(setup)
     views = affordable_views(setup, shape, len(kept.keys), len(trained))
     room = 0

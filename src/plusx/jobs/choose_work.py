@@ -99,6 +99,7 @@ def load_nets(
 def time_nets(
     nets: Sequence[Net], runs: dict[str, Run], asked: ChooseOptions, talk: Talk
 ) -> dict[str, Timing]:
+    """How long one image takes each net, in turn round by round."""
     random = np.random.default_rng(0)
     calls: dict[str, Callable[[], object]] = {}
     for net in nets:
@@ -156,6 +157,7 @@ def tie_copies(samples: Sequence[Sample], hashes: npt.NDArray[np.uint8]) -> tupl
 
 
 def check_budget(nets: Sequence[Net], times: dict[str, Timing], asked: ChooseOptions) -> None:
+    """Refuse a ``--latency`` that no net meets."""
     if asked.latency_ms is None:
         return
     fastest = min(nets, key=lambda net: times[net.name].p50_ms)
@@ -168,6 +170,7 @@ def check_budget(nets: Sequence[Net], times: dict[str, Timing], asked: ChooseOpt
 
 
 def check_some(names: Sequence[str], skipped: dict[str, str]) -> None:
+    """Refuse to choose among none, with the reasons why each was skipped."""
     if not names:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise UsageError(
@@ -176,8 +179,10 @@ def check_some(names: Sequence[str], skipped: dict[str, str]) -> None:
 
 
 def feature_folder(asked: ChooseOptions) -> Path:
+    """Where features are kept from run to run."""
     return cache_folder() / "features" if asked.cache is None else Path(asked.cache)
 
 
 def decoding_threads(asked: ChooseOptions) -> int:
+    """As asked for, or one for every core."""
     return asked.threads or cpu_count()

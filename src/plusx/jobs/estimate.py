@@ -93,7 +93,7 @@ def _pass_seconds(setup: Setup, few: Sequence[Sample], folder: Path) -> tuple[fl
     engine, _ = open_engine(setup)
     row_bytes = views = 0
     if setup.unfreeze:
-        shape, images = activation_shape(engine, setup), len(setup.listing.samples)
+        shape, images = activation_shape(setup), len(setup.listing.samples)
         row_bytes = shape.row_bytes
         views = affordable_views(setup, shape, images, len(trained_on(setup)))
     loading = Loading(setup.threads)

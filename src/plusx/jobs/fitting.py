@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from plusx.errors import PlusxError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice
 from plusx.fit.criterion import recipe_criterion
+from plusx.fit.history import Epoch
 from plusx.fit.kept import Keeping, Step
 from plusx.fit.loop import copy_state, train_network
 from plusx.fit.trackers import Tracker, check_trackers, open_trackers
@@ -25,6 +27,9 @@ from plusx.jobs.resolving import resolve_norm
 from plusx.jobs.run import read_json, write_json
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
+
+WAITING = 0.25
+"""Share of the training time spent waiting for images from which on it is said."""
 
 
 def fit(setup: Setup, material: Material, listing: Listing, folder: Path, talk: Talk) -> Fitted:
@@ -169,6 +174,21 @@ def _fine_tune(
             f"--max-time {setup.options.max_time}: stopped in epoch {fitted.history[-1].epoch} of "
             f"at most {epochs}; the best so far ships"
         )
+    if text := waiting(fitted.history):
+        talk.note(text)
+
+
+def waiting(history: Sequence[Epoch]) -> str:
+    """What to say where the network stood idle for want of images; empty where it did not."""
+    told = [row for row in history if row.waited and row.images_per_s]
+    waited = sum((row.waited or 0.0) * row.seconds for row in told)
+    share = waited / (sum(row.seconds for row in told) or 1.0)
+    if share < WAITING or waited < 1:
+        return ""
+    return (
+        f"the network waited for images {share:.0%} of the training time (waited in history.csv): "
+        "smaller files, more cores or fewer augmentations would make it faster"
+    )
 
 
 def _trackers(setup: Setup, folder: Path, talk: Talk) -> tuple[Tracker, ...]:

@@ -13,7 +13,8 @@ import torch
 from plusx.data import BadImage, Listing, Sample, drop
 from plusx.data.records import target_array
 from plusx.data.remarks import Remarks
-from plusx.engines import TorchEngine
+from plusx.engines.openvino_split import TrunkRefused
+from plusx.engines.split import SplitEngine
 from plusx.fit.cache_rows import Keys
 from plusx.fit.features import FirstPass, Loading, cached_pass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
@@ -41,7 +42,7 @@ class Material:
     """
 
     bad: tuple[BadImage, ...]
-    engine: TorchEngine | None = None
+    engine: SplitEngine | None = None
     first: FirstPass | None = None
     store: ActivationStore | None = None
     views: int = 0
@@ -101,11 +102,17 @@ def source(setup: Setup, material: Material, positions: Rows, *, feed: Feed, tal
     return _stream(setup, samples, feed, talk, trunk)
 
 
-def _run_backbone(setup: Setup, folder: Path, talk: Talk, *, reuse: bool) -> Material:
-    kept = open_kept(setup, folder, talk, reuse=reuse)
+def _run_backbone(
+    setup: Setup, folder: Path, talk: Talk, *, reuse: bool, plainly: bool = False
+) -> Material:
+    kept = open_kept(setup, folder, talk, reuse=reuse, plainly=plainly)
     try:
         first = _first(setup, kept, folder, talk)
         bad = first.bad + (() if kept.store is None else _add_views(setup, kept, first, talk))
+    except TrunkRefused as error:
+        talk.note(f"openvino cannot run the frozen trunk ({error}): torch does")
+        kept.without()
+        return _run_backbone(setup, folder, talk, reuse=reuse, plainly=True)
     except OSError as error:
         if error.errno not in FULL or kept.features is None:
             raise

@@ -173,17 +173,26 @@ class Trunk(nn.Module):
         self.total = model.spec.stages
         self.feature_stages = model.spec.feature_stages
 
+    @property
+    def pools(self) -> bool:
+        """Whether P is above 0."""
+        return any(map(self._pooled, range(len(self.stages))))
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> activation (N, C', H', W') and pooled features (N, P), P often 0."""
         x = self.stem(x)
         pooled = [average(x[:, :0])]
         for index, stage in enumerate(self.stages):
             x = stage(x)
-            done = index < len(self.stages) - 1 or self.complete
-            # The activation at the split itself is pooled by the trunk when its stage is complete.
-            if done and index >= self.total - self.feature_stages:
+            if self._pooled(index):
                 pooled.append(average(self.norm(x) if index == self.total - 1 else x))
         return x, torch.cat(pooled, dim=1)
+
+    def _pooled(self, index: int) -> bool:
+        """Whether a stage gives features: the activation at the split itself is pooled by the trunk
+        when its stage is complete."""
+        done = index < len(self.stages) - 1 or self.complete
+        return done and index >= self.total - self.feature_stages
 
 
 class Top(nn.Module):
