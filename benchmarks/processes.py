@@ -2,8 +2,8 @@
 
 ResNet-20 from scratch (``--recipe cifar``) and the last two blocks of ResNet-18 from kept
 activations (``--weights``, if given), the same images and seed, in turn. Each is a process group of
-its own, started as a user does: ``plusx train`` and ``torchrun --nproc-per-node=N -m plusx train``. Printed:
-images a second in each epoch but the first, as history.csv has them, and the ratio.
+its own, started as a user does: ``plusx train`` and ``torchrun --nproc-per-node=N -m plusx train``.
+Printed: images a second in each epoch but the first, as history.csv has them, and the ratio.
 
     python benchmarks/processes.py --data cifar/ [--weights resnet18.safetensors --photos photos/]
 
