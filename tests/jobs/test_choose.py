@@ -299,6 +299,16 @@ def test_a_lead_that_is_more_than_chance_is_taken():
     assert advise(found, None, budget_ms=40).sentence.endswith("within 40 ms and of all.")
 
 
+def test_a_lead_over_faster_nets_is_claimed_where_there_are_some():
+    best, other = rights(200, [0.91, 0.90])
+    found = compare_all([judged("a", 10, best), judged("b", 30, other)], None)
+    assert "it is the most accurate and the fastest; b is slower" in advise(found, None).sentence
+    worse, best, other = rights(2_000, [0.60, 0.901, 0.90])
+    nets = [judged("a", 5, worse), judged("b", 10, best), judged("c", 30, other)]
+    said = advise(compare_all(nets, None), None).sentence
+    assert "the lead over each faster net is more than chance; c is slower" in said
+
+
 def test_a_slower_net_that_is_no_better_is_off_the_front():
     low, mid, high = rights(1_000, [0.70, 0.70, 0.90])
     found = compare_all([judged("a", 10, low), judged("b", 20, mid), judged("c", 30, high)], None)

@@ -183,9 +183,12 @@ def _why(take: Judged, best: Judged, judged: Sequence[Judged], n: int) -> str:
         return ": it is the most accurate, and the lead over each other net is more than chance."
     names = ", ".join(one.name for one in alike)
     more = "are" if len(alike) > 1 else "is"
+    fastest = all(best.timing.p50_ms <= one.timing.p50_ms for one in judged)
+    lead = " and the fastest" if fastest else (
+        ", and the lead over each faster net is more than chance")  # fmt: skip
     return (
-        f": it is the most accurate, and the lead over each faster net is more than chance; "
-        f"{names} {more} slower, and {n:,} images cannot tell whether worse."
+        f": it is the most accurate{lead}; {names} {more} slower, and {n:,} images cannot tell "
+        "whether worse."
     )
 
 
