@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import plusx
-from plusx.fit.distil import distilling_loss
+from plusx.fit.distil import Lessons, distil
 from plusx.fit.loop import Hardware
+from plusx.fit.recipe import Recipe
 from plusx.fit.removal import Line, rank_blocks, removable, score_without
-from plusx.model.surgery import drop_blocks
+from plusx.fit.trunk import ActivationShape, ScratchActivations
+from plusx.model.surgery import drop_blocks, split_trunk, unfreeze_last_blocks
 
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
@@ -55,11 +60,34 @@ def test_blocks_that_do_nothing_go_first(net: Any) -> None:
     assert len(ranking.steps) == 6  # of 3 stages with 3 blocks each, one stays in each
 
 
-def test_the_loss_is_least_where_the_pupil_agrees() -> None:
-    taught = torch.tensor([[2.0, -1.0, 0.0]])
-    labels = torch.tensor([0])
-    same = distilling_loss(taught, labels, taught)
-    shifted = distilling_loss(taught + 5.0, labels, taught)
-    other = distilling_loss(taught.flip(1), labels, taught)
-    assert shifted == pytest.approx(float(same), abs=1e-5)
-    assert other > same
+def test_tuning_brings_features_and_answers_to_the_parent_s(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parent = plusx.create("resnet8_cifar_a", classes=3, weights="none").eval()
+    child = copy.deepcopy(parent)
+    for parameter in child.stages[-1].parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    unfreeze_last_blocks(child, 1)
+    (trunk, top), whole = split_trunk(child, 1), split_trunk(parent, 1)[1]
+    images = torch.randn(24, 3, 32, 32)
+    with torch.no_grad():
+        activation, pooled = trunk(images)
+        hints = whole.features(activation, pooled)
+        taught = whole.head(hints)
+    shape = ActivationShape(tuple(activation.shape[1:]), 0, torch.float32)
+    store = ScratchActivations(tmp_path, 24, shape)
+    store.write(np.arange(24), activation, pooled)
+    labels = taught.argmax(1)
+    lessons = Lessons(store, labels[:16], taught[None, :16], hints[None, :16], labels[16:])
+
+    def far() -> float:
+        with torch.no_grad():
+            return float((top.features(activation, pooled) - hints)[16:].square().mean())
+
+    before = far()
+    recipe = Recipe(
+        epochs=20, batch_size=8, optimizer="adamw", lr=3e-3, weight_decay=0.0, warmup=0.0,
+        label_smoothing=0.0, patience=0, norm="eval", clip=1.0, seed=0,
+    )  # fmt: skip
+    scores = distil(top, lessons, recipe=recipe, hardware=CPU)
+    assert far() < 0.5 * before
+    assert max(scores) > scores[0]

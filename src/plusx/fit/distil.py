@@ -1,8 +1,11 @@
-"""Tuning a slimmed network so that it answers as its parent does.
+"""Tuning a slimmed network so that it sees and answers as its parent does.
 
 Knowledge distillation (Hinton et al. 2015, arXiv 1503.02531, section 2): the loss is the
 cross-entropy with the labels and, at a raised temperature, the divergence from what the parent
-answers. What the frozen trunk gives, and what the parent answers, is computed once for each view.
+answers. With few classes and images answers say little, so the pupil's features are held to the
+parent's as well (Wang et al. 2023, arXiv 2202.07861, who tune nets without some of their blocks on
+tiny sets this way). What the frozen trunk gives, and what the parent sees and answers, is computed
+once for each view.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from plusx.data import epoch_order
 from plusx.errors import Diverged
+from plusx.fit.criterion import Distilling, shares
 from plusx.fit.loop import Hardware, copy_state, forward
 from plusx.fit.optimizers import make_optimizer
 from plusx.fit.recipe import Recipe
@@ -30,6 +34,9 @@ ones for small pupils."""
 SHARE = 0.7
 """Of the distilling part in the loss; the labels have the rest."""
 
+HINT = 1.0
+"""Weight of the features' squared distance, in units of their variance over images."""
+
 _BATCH = 32
 
 
@@ -42,12 +49,14 @@ class Lessons:
             choose follow.
         targets: (n,) int64.
         taught: (V, n, K) float32, the parent's logits of every view.
+        hints: (V, n, D) float32, the parent's features of every view.
         held: (m,) int64 targets of the images that choose.
     """
 
     store: ScratchActivations
     targets: Tensor
     taught: Tensor
+    hints: Tensor
     held: Tensor
 
     def shuffled(self, epoch: int, recipe: Recipe) -> Iterator[tuple[tuple[Tensor, ...], Rows]]:
@@ -61,8 +70,11 @@ class Lessons:
             yield self.store.read(part), part
 
     def answers(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Of such rows: labels (N,) and the parent's logits (N, K)."""
-        return self.targets[rows % len(self.targets)], self.taught.flatten(0, 1)[rows]
+        """Of such rows: labels and the parent's logits (N, 2, K), as ``Distilling`` takes them, and
+        the parent's features (N, D)."""
+        taught = self.taught.flatten(0, 1)[rows]
+        labels = shares(self.targets[rows % len(self.targets)], taught.shape[1])
+        return torch.stack([labels, taught], dim=1), self.hints.flatten(0, 1)[rows]
 
     @torch.inference_mode()
     def judged(self, net: Top, hardware: Hardware) -> Tensor:
@@ -101,6 +113,8 @@ def distil(
         Diverged: the loss is not finite.
     """
     net.to(hardware.device).to(memory_format=torch.channels_last)
+    telling, criterion = _Telling(net), _criterion()
+    spread = float(lessons.hints.flatten(0, 1).var(0).mean()) + 1e-12
     optimizer = make_optimizer(net, recipe)
     parameters = [p for p in net.parameters() if p.requires_grad]
     scores = [_score(lessons.judged(net, hardware), lessons.held)]
@@ -113,13 +127,14 @@ def distil(
         for number, (inputs, rows) in steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at(number, recipe.epochs * per_epoch)
-            labels, taught = lessons.answers(rows)
-            logits = forward(net, inputs, hardware).float()
-            loss = distilling_loss(logits, labels.to(logits.device), taught.to(logits.device))
+            answers, hints = (x.to(hardware.device) for x in lessons.answers(rows))
+            told = forward(telling, inputs, hardware)
+            logits, features = told[:, : answers.shape[2]], told[:, answers.shape[2] :]
+            loss = criterion(logits, answers) + HINT * F.mse_loss(features, hints) / spread
             if not torch.isfinite(loss):
                 raise Diverged(f"tuning: the loss became {loss.item()}; try a smaller --lr")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             tick(len(rows))
@@ -130,19 +145,20 @@ def distil(
     return scores
 
 
-def distilling_loss(logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
-    """Mean over the images: logits and ``taught`` (N, K), labels (N,).
+class _Telling(nn.Module):
+    """What the top gives, in one tensor: logits and features (N, K + D) float32."""
 
-    The divergence is scaled by the square of the temperature, so that its gradient stays of the
-    size of the other's (section 2 of the paper).
-    """
-    soft = F.kl_div(
-        F.log_softmax(logits / SOFTNESS, dim=1),
-        F.log_softmax(taught / SOFTNESS, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return SHARE * SOFTNESS**2 * soft + (1 - SHARE) * F.cross_entropy(logits, labels)
+    def __init__(self, top: Top) -> None:
+        super().__init__()
+        self.top = top
+
+    def forward(self, activation: Tensor, pooled: Tensor) -> Tensor:
+        features = self.top.features(activation, pooled)
+        return torch.cat([self.top.head(features).float(), features.float()], dim=1)
+
+
+def _criterion() -> Distilling:
+    return Distilling(nn.CrossEntropyLoss(), "single", temperature=SOFTNESS, share=SHARE)
 
 
 def _score(logits: Tensor, targets: Tensor) -> tuple[float, float]:

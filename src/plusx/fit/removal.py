@@ -134,10 +134,14 @@ class Line:
         used = [trace.pooled[s] for s in sorted(trace.pooled) if s > self.stage_of[-1] - self._used]
         return torch.cat([average(x[:, :0]), *used], dim=1)
 
+    def features(self, trace: Trace) -> Tensor:
+        """(N, D) of a way that was walked to its end."""
+        used = sorted(trace.pooled)[-self._used :]
+        return torch.cat([trace.pooled[stage] for stage in used], dim=1)
+
     def logits(self, trace: Trace) -> Tensor:
         """(N, K) float32 of a way that was walked to its end."""
-        used = sorted(trace.pooled)[-self._used :]
-        found: Tensor = self._head(torch.cat([trace.pooled[stage] for stage in used], dim=1))
+        found: Tensor = self._head(self.features(trace))
         return found.float()
 
     def through(self, images: Tensor, *, gone: Iterable[int] = ()) -> tuple[Tensor, Trace]:

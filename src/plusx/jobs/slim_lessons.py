@@ -25,11 +25,30 @@ from plusx.runtime import forward_batch
 
 @dataclass(frozen=True, eq=False)
 class ParentAnswers:
-    """Logits of the parent, float32: ``taught`` (V, n, K) of the training images' views, ``held``
-    (m, K) of the images that choose."""
+    """What the parent gives, float32: logits ``taught`` (V, n, K) and features ``hints`` (V, n, D)
+    of the training images' views, logits ``held`` (m, K) of the images that choose."""
 
     taught: Tensor
+    hints: Tensor
     held: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Parent and child, both ready to run.
+
+    Attributes:
+        parent, child: as lines.
+        gone: blocks that the child lacks, in the parent's numbering.
+    """
+
+    parent: Line
+    child: Line
+    gone: Sequence[int]
+
+    def place(self, number: int) -> int:
+        """The child's number of the parent's block ``number``."""
+        return number - sum(one < number for one in self.gone)
 
 
 def split_at(line: Line, gone: Sequence[int]) -> int:
@@ -49,8 +68,7 @@ def split_at(line: Line, gone: Sequence[int]) -> int:
 
 def gather_lessons(
     plan: Plan,
-    line: Line,
-    gone: Sequence[int],
+    pair: Pair,
     split: int,
     *,
     folder: Path,
@@ -61,8 +79,7 @@ def gather_lessons(
 
     Args:
         plan: whose images.
-        line: the parent.
-        gone: blocks that the child lacks.
+        pair: parent and child.
         split: see ``split_at``.
         folder: takes the activations.
         known: the parent's answers, where an earlier call gave them: its own blocks behind the
@@ -75,42 +92,46 @@ def gather_lessons(
     """
     views, n, m = plan.setup.recipe.epochs, len(plan.train), len(plan.chooses)
     views = min(plan.options.views, views)
-    shape = _shape(plan, line, gone, split)
+    shape = _shape(plan, pair, split)
     views = _fitting(plan, shape, views, folder, talk) if known is None else len(known.taught)
     store = ScratchActivations(folder, views * n + m, shape)
+    classes, wide = len(plan.parent.classes), plan.parent.spec.feature_channels
     answers = known or ParentAnswers(
-        torch.zeros(views, n, len(plan.parent.classes)), torch.zeros(m, len(plan.parent.classes))
+        torch.zeros(views, n, classes), torch.zeros(views, n, wide), torch.zeros(m, classes)
     )
     with talk.phase("running the trunk", views * n + m) as tick:
         for view in range(views + 1):
             choosing = view == views
-            own = answers.held if choosing else answers.taught[view]
             rows = plan.chooses if choosing else plan.train
             for (images,), _, index in _images(plan, rows, 0 if choosing else view):
-                activation, pooled, logits = _run(line, images, gone, split, teach=known is None)
+                activation, pooled, told = _run(pair, images, split, teach=known is None)
                 store.write(view * n + index, activation, pooled)
-                if logits is not None:
-                    own[torch.from_numpy(index)] = logits.cpu()
+                if told is not None:
+                    at = torch.from_numpy(index)
+                    (answers.held if choosing else answers.taught[view])[at] = told[0]
+                    if not choosing:
+                        answers.hints[view][at] = told[1]
                 tick(len(index), "")
     targets = torch.from_numpy(plan.targets(plan.train))
     held = torch.from_numpy(plan.targets(plan.chooses))
-    return Lessons(store, targets, answers.taught, held), answers
+    return Lessons(store, targets, answers.taught, answers.hints, held), answers
 
 
 @torch.inference_mode()
 def _run(
-    line: Line, images: Tensor, gone: Sequence[int], split: int, *, teach: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Activation and pooled features at the split, and the parent's logits."""
-    shared, end = min(min(gone), split), len(line.blocks)
+    pair: Pair, images: Tensor, split: int, *, teach: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    """Activation and pooled features of the child at the split; logits and features of the parent,
+    float32 on the CPU."""
+    parent, shared = pair.parent, min(min(pair.gone), split)
     trace = Trace()
-    x = line.walk(line.stem(images), 0, shared, trace=trace)
-    own, logits = Trace(pooled=dict(trace.pooled)), None
+    x = parent.walk(parent.stem(images), 0, shared, trace=trace)
+    own, told = Trace(pooled=dict(trace.pooled)), None
     if teach:
-        line.walk(x, shared, end, trace=trace)
-        logits = line.logits(trace)
-    x = line.walk(x, shared, split, gone=gone, trace=own)
-    return x, line.pooled(own, x), logits
+        parent.walk(x, shared, len(parent.blocks), trace=trace)
+        told = parent.logits(trace).cpu(), parent.features(trace).float().cpu()
+    x = pair.child.walk(x, shared, pair.place(split), trace=own)
+    return x, pair.child.pooled(own, x), told
 
 
 def _images(plan: Plan, rows: Rows, view: int) -> Iterator[Step]:
@@ -129,10 +150,10 @@ def _images(plan: Plan, rows: Rows, view: int) -> Iterator[Step]:
     return images.view(view) if view else images.ordered()
 
 
-def _shape(plan: Plan, line: Line, gone: Sequence[int], split: int) -> ActivationShape:
+def _shape(plan: Plan, pair: Pair, split: int) -> ActivationShape:
     size = plan.setup.preprocessing.size
     blank = torch.zeros(1, plan.setup.preprocessing.channels, size, size)
-    activation, pooled, _ = _run(line, blank, gone, split, teach=False)
+    activation, pooled, _ = _run(pair, blank, split, teach=False)
     channels, height, width = activation.shape[1:]
     return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)
 

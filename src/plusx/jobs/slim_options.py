@@ -26,7 +26,7 @@ class SlimOptions:
         overwrite: replace a run that is already at ``out``.
         max_drop: points of top-1 that may be lost, on the images that choose.
         blocks: remove exactly so many, instead of as many as ``max_drop`` permits.
-        epochs: of the tuning.
+        epochs: of the tuning; by default as many as make 400 steps, 4 at least and 40 at most.
         lr: peak learning rate of the tuning; by default as fine-tuning has it.
         batch_size: images per step.
         images: at most so many choose.
@@ -47,7 +47,7 @@ class SlimOptions:
     overwrite: bool = False
     max_drop: float = 0.5
     blocks: int | None = None
-    epochs: int = 4
+    epochs: int | None = None
     lr: float | None = None
     batch_size: int = 32
     images: int = 1_000
@@ -64,7 +64,7 @@ class SlimOptions:
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if value is None and name in ("blocks", "threads"):
+            if value is None and name in ("blocks", "epochs", "threads"):
                 continue
             if type(value) is not int or value < least:
                 raise UsageError(

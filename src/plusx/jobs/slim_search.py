@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from plusx.data import load_batches, plain_reader
 from plusx.errors import DataError, UsageError
@@ -15,17 +17,22 @@ from plusx.evaluate.intervals import Figure
 from plusx.evaluate.paired import compare
 from plusx.evaluate.selection import figure_then_nll
 from plusx.fit.distil import distil
-from plusx.fit.removal import Batch, Line, Ranking, rank_blocks, removable
+from plusx.fit.removal import Batch, Line, Ranking, rank_blocks, removable, score_without
+from plusx.fit.rows import sample
 from plusx.fit.trunk import Rows
-from plusx.jobs.slim_lessons import ParentAnswers, gather_lessons, split_at
+from plusx.jobs.slim_lessons import Pair, ParentAnswers, gather_lessons, split_at
 from plusx.jobs.slim_setup import Plan
 from plusx.jobs.talk import Talk
 from plusx.model.classifier import Classifier
-from plusx.model.surgery import drop_blocks, split_trunk, unfreeze_last_blocks
+from plusx.model.recalibrate import recalibrate_batchnorm
+from plusx.model.surgery import blocks, drop_blocks, split_trunk, unfreeze_last_blocks
 from plusx.runtime import forward_batch
 
 Score = tuple[float, float]
 """Top-1 and negated nll."""
+
+RECALIBRATED = 256
+"""Training images that BatchNorm's statistics are taken anew on, at most."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Tried:
     Attributes:
         gone: the blocks, sorted.
         tuned: last blocks of what is left that were tuned.
+        recalibrated: whether BatchNorm's statistics behind the first removed block are new.
         before, after: top-1 and nll on the images that choose, before and after the tuning.
         change: top-1 of the tuned child less the parent's, there, with its paired interval.
         fits: whether no more is lost than allowed.
@@ -42,6 +50,7 @@ class Tried:
 
     gone: tuple[int, ...]
     tuned: int
+    recalibrated: bool
     before: Score
     after: Score
     change: Figure
@@ -149,7 +158,7 @@ class Search:
 
     def _try(self, ranking: Ranking, count: int) -> Tried:
         plan, gone = self.plan, ranking.gone(count)
-        child = drop_blocks(plan.parent.model, gone)
+        child, recalibrated = self._child(gone)
         split = split_at(self.line, gone)
         tuned = sum(n not in gone for n in range(split, len(self.line.blocks)))
         unfreeze_last_blocks(child, tuned)
@@ -157,8 +166,9 @@ class Search:
         work = self._folder / "activations"
         work.mkdir()
         try:
+            pair = Pair(self.line, Line(child, plan.setup.hardware), gone)
             lessons, self.parents = gather_lessons(
-                plan, self.line, gone, split, folder=work, known=self.parents, talk=self.talk
+                plan, pair, split, folder=work, known=self.parents, talk=self.talk
             )
             steps = plan.setup.recipe.epochs * len(lessons.targets)
             with self.talk.phase(f"tuning without {said(count)}", steps) as tick:
@@ -176,7 +186,7 @@ class Search:
         parent = replace(held, logits=self.parents.held.numpy())
         change = compare(replace(held, logits=logits.numpy()), parent).difference
         fits = -100 * change.value <= plan.options.max_drop + 1e-9
-        found = Tried(tuple(gone), tuned, scores[0], max(scores), change, fits)
+        found = Tried(tuple(gone), tuned, recalibrated, scores[0], max(scores), change, fits)
         self.tried[count] = found
         if fits and count == max(n for n, one in self.tried.items() if one.fits):
             self.child = child.to("cpu").requires_grad_(True).eval()
@@ -185,6 +195,32 @@ class Search:
             f"after, the parent {figure_then_nll(parent)[0]:.1%} ({len(held)} images that choose)"
         )
         return found
+
+    def _child(self, gone: Sequence[int]) -> tuple[Classifier, bool]:
+        """The parent without these blocks; with the statistics of its BatchNorm behind the first of
+        them taken anew on training images, where that makes the ranking's images likelier (Li et
+        al. 2020, EagleEye, arXiv 2007.02491: a pruned net is judged by its own statistics)."""
+        plan = self.plan
+        child, other = (drop_blocks(plan.parent.model, gone) for _ in range(2))
+        behind = blocks(other)[min(gone) :]
+        if not any(isinstance(m, nn.BatchNorm2d) for part in behind for m in part.modules()):
+            return child, False
+        random = np.random.default_rng(plan.options.seed)
+        some = sample(plan.targets(plan.train), RECALIBRATED, random)
+        rows = plan.train[random.permutation(some)]  # each batch of all classes
+        with self.talk.phase("recalibrating", len(rows)) as tick:
+
+            def images() -> Iterator[Tensor]:
+                for x, _ in batches(plan, rows, self.talk):
+                    yield x.float()
+                    tick(len(x), "")
+
+            recalibrate_batchnorm(other, images(), within=behind)
+        shown = list(batches(plan, plan.ranks, self.talk))
+        before, after = (
+            score_without(Line(one, plan.setup.hardware), shown, ()).nll for one in (child, other)
+        )
+        return (other, True) if after < before else (child, False)
 
 
 def said(count: int) -> str:

@@ -154,6 +154,11 @@ def _check_classes(data: str, given: Listing, parent: Artifact) -> None:
         )
 
 
+def default_epochs(images: int, batch_size: int) -> int:
+    """Of the tuning: few images are seen often, so that there are steps enough to learn in."""
+    return min(40, max(4, round(400 / max(1, images // batch_size))))
+
+
 def _setup(options: SlimOptions, asked: TrainOptions, parent: Artifact, listing: Listing) -> Setup:
     images = len(listing.part("train"))
     batch = min(options.batch_size, images)
@@ -174,7 +179,7 @@ def _setup(options: SlimOptions, asked: TrainOptions, parent: Artifact, listing:
         augmentation=Augmentation.light(images, size=size, channels=channels),
         unfreeze=None,
         recipe=Recipe(
-            epochs=max(1, options.epochs),
+            epochs=options.epochs or default_epochs(min(images, options.tune_images), batch),
             batch_size=batch,
             optimizer="adamw",
             lr=options.lr or default_lr("adamw", batch, scratch=False),

@@ -25,6 +25,7 @@ def settings(planned: Plan, found: Found) -> dict[str, Any]:
         "rule": RULE,
         "parent_sha256": planned.parent.sha256,
         "lr": recipe.lr,
+        "epochs": recipe.epochs,
         "device": str(hardware.device),
         "precision": str(hardware.dtype).removeprefix("torch."),
         "threads": planned.setup.threads,
@@ -59,6 +60,7 @@ def tables(planned: Plan, found: Found) -> dict[str, list[Row]]:
                 "change_low": tried.change.low,
                 "change_high": tried.change.high,
                 "tuned_blocks": tried.tuned,
+                "recalibrated": tried.recalibrated,
                 "fits": tried.fits,
             }
         curve.append(row)
@@ -79,6 +81,6 @@ def tables(planned: Plan, found: Found) -> dict[str, list[Row]]:
 
 def _curve_row(removed: int, block: int | None, top1: float, nll: float) -> Row:
     empty = ("before_top1", "before_nll", "after_top1", "after_nll", "change", "change_low",
-             "change_high", "tuned_blocks", "fits")  # fmt: skip
+             "change_high", "tuned_blocks", "recalibrated", "fits")  # fmt: skip
     return {"removed": removed, "block": block, "ranking_top1": top1, "ranking_nll": nll,
             **dict.fromkeys(empty)}  # fmt: skip

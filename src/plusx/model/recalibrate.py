@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from plusx.model.classifier import Classifier
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(model: Classifier, batches: Iterable[Tensor]) -> int:
+def recalibrate_batchnorm(
+    model: Classifier, batches: Iterable[Tensor], *, within: Sequence[nn.Module] | None = None
+) -> int:
     """Set every BatchNorm's statistics to the mean and variance over all images of ``batches``.
 
     While training, running statistics are a moving average that lags behind the weights. He et
@@ -26,14 +28,16 @@ def recalibrate_batchnorm(model: Classifier, batches: Iterable[Tensor]) -> int:
         model: changed in place; in the mode it was in before.
         batches: preprocessed images, each (N, C, H, W), on the model's device. A few thousand
             images do.
+        within: parts of the model; norms elsewhere keep their statistics. By default all of it.
 
     Returns:
         The number of images.
 
     Raises:
-        UsageError: no images, or a network without BatchNorm.
+        UsageError: no images, or no BatchNorm there.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    parts = [model] if within is None else within
+    norms = [m for part in parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         raise UsageError(f"{model.spec.name} has no BatchNorm to recalibrate")
     seen = [_Sums(norm) for norm in norms]
