@@ -145,7 +145,9 @@ def info(to: Handler, body: bytes, name: str, branch: str | None) -> None:
     if repo is None or (repo.private and not to.headers.get("Authorization")):
         to.answer(404, X_Error_Code="RepoNotFound")
         return
-    line = repo.branches.get(branch or "main", [] if branch is None else None)  # type: ignore
+    line = repo.branches.get(branch or "main")
+    if line is None and branch is None:
+        line = []  # a repository without a commit
     if line is None:
         to.answer(404, X_Error_Code="RevisionNotFound")
         return
