@@ -282,7 +282,7 @@ def main() -> None:
     if asked.peer:
         peer(asked.data, str(weights), asked.epochs)
     elif asked.accuracy:
-        sizes = {"hymenoptera": (200, 190), "eurosat_rgb": (500, 1200), "chest_xray": (300, 600)}
+        sizes = {"hymenoptera": (200, 190), "eurosat_rgb": (500, 2400), "chest_xray": (300, 1400)}
         if asked.smoke:
             sizes = {"hymenoptera": (10, 6)}
         parts = {name: Part(ROOT / "data" / name, *size) for name, size in sizes.items()}

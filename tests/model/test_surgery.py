@@ -285,6 +285,18 @@ def test_recalibrated_statistics_are_those_of_all_images(randomise, spec):
     assert len(changed) == 2 * len(norms)
 
 
+def test_recalibration_within_parts_leaves_the_others(randomise):
+    model = randomise(ResNet(FOUR))
+    before = copy.deepcopy(model.state_dict())
+    behind = blocks(model)[2:]
+    recalibrate_batchnorm(model, [image(4)], within=behind)
+    inside = {id(m) for part in behind for m in part.modules()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            same = torch.equal(module.running_mean, before[f"{name}.running_mean"])
+            assert same != (id(module) in inside), name
+
+
 def test_recalibration_that_fails_changes_nothing(randomise):
     model = randomise(ResNet(FOUR)).train()
     before = copy.deepcopy(model.state_dict())
