@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plusx.cli.options import Device
+
 if TYPE_CHECKING:
     from plusx.jobs.choose import Choice
     from plusx.jobs.choose_estimate import ChooseEstimate
@@ -62,7 +64,7 @@ def choose(
         bool, typer.Option("--dry-run", help="Say which nets are at hand and how long it takes.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, folds and samples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="For decoding [default: one a core].")
     ] = None,

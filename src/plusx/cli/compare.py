@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plusx.cli.options import Device
+
 if TYPE_CHECKING:
     from plusx.jobs.compare import Comparison
     from plusx.jobs.contest import Contest
@@ -71,7 +73,7 @@ def compare(
         int, typer.Option(help="At most so many images are harmed on purpose (0: none).")
     ] = 200,
     seed: Annotated[int, typer.Option(help="Of the split, and of the first training.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     dry_run: Annotated[

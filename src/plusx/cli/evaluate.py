@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.options import Device
+
 EXAMPLES = """\b
 Examples:
   plusx evaluate runs/photos-1 test-photos/
@@ -63,7 +65,7 @@ def evaluate(
             "[default: torch; for a file auto]."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str | None,
         typer.Option(

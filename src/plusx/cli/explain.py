@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.options import Device
+
 EXAMPLES = """\b
 Examples:
   plusx explain runs/photos-1 x.jpg
@@ -34,7 +36,7 @@ def explain(
             help="The run that an exported file was made from [default: the one it lies in]."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON an image.")] = False,
 ) -> None:
     """Paint on each photograph where the network looked (Grad-CAM): warm colours mark what spoke

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.options import Device
+
 EXAMPLES = """\b
 Examples:
   plusx predict runs/photos-1 x.jpg
@@ -31,7 +33,7 @@ def predict(
     engine: Annotated[
         str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest installed.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str | None,
         typer.Option(

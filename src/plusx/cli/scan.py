@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plusx.cli.options import Background, Bands, Depth, Device, MaxPixels, Range
+
 if TYPE_CHECKING:
     from plusx.jobs.audit import Audit
     from plusx.jobs.audit_findings import Finding
@@ -53,22 +55,12 @@ def scan(
     channels: Annotated[
         int | None, typer.Option(min=1, help="That images are read with: 3 colour, 1 grey.")
     ] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands of TIFF files, from 1, in order: 4,3,2.")
-    ] = None,
-    range: Annotated[
-        str | None, typer.Option(help="What becomes 0 and 1: LOW,HIGH, or a pair for each band.")
-    ] = None,
-    depth: Annotated[
-        str, typer.Option(help="Of deep grey images: full-range, or window (0.5 to 99.5%).")
-    ] = "full-range",
-    background: Annotated[
-        str, typer.Option(help="Of transparent images: white, grey, black or #rrggbb.")
-    ] = "white",
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Images with more are refused [default: 178,956,970].")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    bands: Bands = None,
+    range: Range = None,
+    depth: Depth = "full-range",
+    background: Background = "white",
+    max_pixels: MaxPixels = None,
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of folds and samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:

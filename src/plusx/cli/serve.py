@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.options import Device
+
 EXAMPLES = """\b
 Examples:
   plusx serve runs/photos-1
@@ -20,7 +22,7 @@ def serve(
     models: Annotated[list[str], typer.Argument(help="RUN, or NAME=RUN for several.")],
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     engine: Annotated[
         str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest installed.")
     ] = "auto",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plusx.cli.options import Device
+
 if TYPE_CHECKING:
     from plusx.jobs.slim import Slimmed
 
@@ -59,7 +61,7 @@ def slim(
         int, typer.Option(help="Judge so many random choices of as many blocks, too.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of halves, samples and tuning.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from plusx.cli.options import Background, Bands, Depth, Device, MaxPixels, Range
+
 EXAMPLES = """\b
 Examples:
   plusx train photos/
@@ -126,21 +128,11 @@ def train(
     channels: Annotated[
         int | None, typer.Option(help="Of the input: 3 colour, 1 grey [default: of the weights].")
     ] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands of TIFF files, from 1, in order: 4,3,2.")
-    ] = None,
-    range: Annotated[
-        str | None, typer.Option(help="What becomes 0 and 1: LOW,HIGH, or a pair for each band.")
-    ] = None,
-    depth: Annotated[
-        str, typer.Option(help="Of deep grey images: full-range, or window (0.5 to 99.5%).")
-    ] = "full-range",
-    background: Annotated[
-        str, typer.Option(help="Of transparent images: white, grey, black or #rrggbb.")
-    ] = "white",
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Images with more are refused [default: 178,956,970].")
-    ] = None,
+    bands: Bands = None,
+    range: Range = None,
+    depth: Depth = "full-range",
+    background: Background = "white",
+    max_pixels: MaxPixels = None,
     views: Annotated[
         int | None, typer.Option(help="Views cached per training image [default: 4].")
     ] = None,
@@ -172,7 +164,7 @@ def train(
         float, typer.Option(help="Between checkpoints within an epoch; each epoch ends with one.")
     ] = 5.0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:N] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     dry_run: Annotated[

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Sources, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study batchnorm --data cifar10/ --processes 2
@@ -14,23 +16,15 @@ Examples:
 
 
 def batchnorm(
-    data: Annotated[
-        list[str],
-        typer.Option(
-            help="A folder, manifest, or tar file of images; CIFAR-10's *.bin folder. May be "
-            "given again: all are put together."
-        ),
-    ],
+    data: Sources,
     batches: Annotated[str, typer.Option(help="Images a step.")] = "1,2,4,8,16,32",
     seeds: Annotated[str, typer.Option(help="Of each training.")] = "0,1,2",
     images: Annotated[int, typer.Option(help="Train on so many.")] = 2000,
     epochs: Annotated[int, typer.Option(help="Of each training.")] = 2,
     out: Annotated[str | None, typer.Option(help="Folder [default: studies/batchnorm].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the trainings.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="Of each process [default: the cores, divided].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Accuracy and stability against batch size, for trainable BatchNorm, frozen BatchNorm and
     GroupNorm, from scratch and in fine-tuning: is "at least 16 images a step" true?"""

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Estimate, Force, Sources, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study degradation --data cifar10/ --estimate
@@ -16,13 +18,7 @@ Examples:
 
 
 def degradation(
-    data: Annotated[
-        list[str],
-        typer.Option(
-            help="A folder, manifest, or tar file of images; CIFAR-10's *.bin folder. May be "
-            "given again: all are put together."
-        ),
-    ],
+    data: Sources,
     preset: Annotated[
         str, typer.Option(help="laptop (under an hour on 2 cores) or paper.")
     ] = "laptop",
@@ -38,13 +34,11 @@ def degradation(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder [default: studies/degradation].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the trainings.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="Of each process [default: the cores, divided].")
-    ] = None,
+    threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, cuda[:N] or mps.")] = "cpu",
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only tell the time.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where it takes days.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    estimate: Estimate = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plain and residual nets of several depths, trained alike from paired seeds: do deeper nets
     have the higher training error? (He et al. 2015, sections 1 and 4.2.) What is finished is

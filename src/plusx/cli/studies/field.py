@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Data, Models, Split, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study field runs/photos-1
@@ -18,15 +20,9 @@ Examples:
 
 def field(
     nets: Annotated[list[str], typer.Argument(help="Runs, model folders, weights files, or none.")],
-    data: Annotated[
-        str | None, typer.Option(help="Labelled images [default: the run's own].")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, val, train or all [default: test, else val].")
-    ] = None,
+    data: Data = None,
+    model: Models = None,
+    split: Split = None,
     images: Annotated[int, typer.Option(help="At most so many, shuffled and hidden.")] = 1000,
     field_images: Annotated[int, typer.Option(help="Images whose gradients are measured.")] = 16,
     draws: Annotated[int, typer.Option(help="Random cotangents an image.")] = 2,
@@ -37,8 +33,8 @@ def field(
     seed: Annotated[int, typer.Option(help="Of images, nets, cotangents and tiles.")] = 0,
     out: Annotated[str | None, typer.Option(help="Folder [default: RUN/studies/field].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the work.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each [default: cores, divided].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """How much of the image a unit looks at, in theory and in effect (Luo et al. 2016), and what
     the net still answers when tiles are shuffled, the middle or the rim hidden. What is finished

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Models, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study gradients
@@ -27,9 +29,7 @@ def gradients(
             "own; noise for the table]."
         ),
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
-    ] = None,
+    model: Models = None,
     depths: Annotated[str, typer.Option(help="Layers of the table's nets, 6n + 2.")] = "20,56",
     seeds: Annotated[str, typer.Option(help="Of every net of the table.")] = "0,1,2,3,4",
     images: Annotated[int, typer.Option(help="That a measurement takes.")] = 32,
@@ -41,10 +41,8 @@ def gradients(
         str | None, typer.Option(help="Folder [default: RUN/studies/ or studies/gradients].")
     ] = None,
     processes: Annotated[int, typer.Option(help="How many share the nets.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="Of each process [default: the cores, divided].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Gradient and activation norms by depth: shortcut x BatchNorm x initialisation, at the start
     and along training; how much each block of a trained net changes (He et al. 2015, figure 7);

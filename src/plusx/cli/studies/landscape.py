@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Data, Estimate, Force, Models, Nets, Split, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study landscape runs/photos-1 --estimate
@@ -17,16 +19,10 @@ Examples:
 
 
 def landscape(
-    nets: Annotated[list[str], typer.Argument(help="Runs, model folders, or weights files.")],
-    data: Annotated[
-        str | None, typer.Option(help="Labelled images [default: the run's own].")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, val, train or all [default: test, else val].")
-    ] = None,
+    nets: Nets,
+    data: Data = None,
+    model: Models = None,
+    split: Split = None,
     images: Annotated[int, typer.Option(help="At most so many images.")] = 1000,
     grid: Annotated[int, typer.Option(help="Points along each direction.")] = 51,
     extent: Annotated[float, typer.Option(help="From -EXTENT to EXTENT.")] = 1.0,
@@ -44,12 +40,10 @@ def landscape(
         str | None, typer.Option(help="Folder [default: RUN/studies/landscape].")
     ] = None,
     processes: Annotated[int, typer.Option(help="How many share the rows.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each [default: cores, divided].")] = None,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Tell the time, do nothing.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also where it takes days.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    estimate: Estimate = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """The loss about trained nets, on random directions or those of their training (Li et al.
     2018). What is finished is kept: the same command goes on after a stop."""

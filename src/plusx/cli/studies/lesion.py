@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Data, Estimate, Models, Nets, Split, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study lesion runs/photos-1
@@ -15,16 +17,10 @@ Examples:
 
 
 def lesion(
-    nets: Annotated[list[str], typer.Argument(help="Runs, model folders, or weights files.")],
-    data: Annotated[
-        str | None, typer.Option(help="Labelled images [default: the run's own].")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, val, train or all [default: test, else val].")
-    ] = None,
+    nets: Nets,
+    data: Data = None,
+    model: Models = None,
+    split: Split = None,
     images: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     most: Annotated[int, typer.Option(help="Remove up to so many blocks at once.")] = 20,
     swaps: Annotated[int, typer.Option(help="Swap blocks up to so many times.")] = 20,
@@ -33,11 +29,9 @@ def lesion(
     seed: Annotated[int, typer.Option(help="Of the draws and intervals.")] = 0,
     out: Annotated[str | None, typer.Option(help="Folder [default: RUN/studies/lesion].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the work.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each [default: cores, divided].")] = None,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Tell the time, do nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    estimate: Estimate = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a trained net answers without each of its blocks, without several, and with blocks
     swapped (Veit et al. 2016). What is finished is kept: the same command goes on after a

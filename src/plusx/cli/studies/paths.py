@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Data, Estimate, Split, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study paths runs/photos-1
@@ -17,13 +19,9 @@ Examples:
 
 def paths(
     net: Annotated[str, typer.Argument(help="A run, a model folder, or a weights file.")],
-    data: Annotated[
-        str | None, typer.Option(help="Labelled images [default: the run's own].")
-    ] = None,
+    data: Data = None,
     model: Annotated[str | None, typer.Option(help="Of a weights file: its network.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, val, train or all [default: test, else val].")
-    ] = None,
+    split: Split = None,
     images: Annotated[int, typer.Option(help="Images whose gradients are measured.")] = 64,
     draws: Annotated[int, typer.Option(help="Paths of each length.")] = 20,
     train: Annotated[
@@ -32,11 +30,9 @@ def paths(
     seed: Annotated[int, typer.Option(help="Of images and paths.")] = 0,
     out: Annotated[str | None, typer.Option(help="Folder [default: RUN/studies/paths].")] = None,
     processes: Annotated[int, typer.Option(help="How many share the lengths.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each [default: cores, divided].")] = None,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Tell the time, do nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    estimate: Estimate = False,
+    as_json: AsJson = False,
 ) -> None:
     """How many paths of each length a residual net has, and how much gradient comes through them
     to the input (Veit et al. 2016). What is finished is kept: the same command goes on after a

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from plusx.cli.studies.options import AsJson, Data, Models, Nets, Split, Threads
+
 EXAMPLES = """\b
 Examples:
   plusx study refinement runs/photos-1
@@ -16,16 +18,10 @@ Examples:
 
 
 def refinement(
-    nets: Annotated[list[str], typer.Argument(help="Runs, model folders, or weights files.")],
-    data: Annotated[
-        str | None, typer.Option(help="Labelled images [default: the run's own].")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Of a weights file: its network; may be repeated.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="test, val, train or all [default: test, else val].")
-    ] = None,
+    nets: Nets,
+    data: Data = None,
+    model: Models = None,
+    split: Split = None,
     images: Annotated[int, typer.Option(help="At most so many images.")] = 2000,
     folds: Annotated[int, typer.Option(help="Each is answered by probes of the others.")] = 5,
     step_images: Annotated[
@@ -36,8 +32,8 @@ def refinement(
         str | None, typer.Option(help="Folder [default: RUN/studies/refinement].")
     ] = None,
     processes: Annotated[int, typer.Option(help="How many share the probes.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each [default: cores, divided].")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """How the answer forms from block to block, and how early each image could leave the net
     (Greff et al. 2017; Jastrzebski et al. 2018). The images' classes need not be the net's. What
