@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import Device, Threads
 
 if TYPE_CHECKING:
     from plusx.jobs.choose import Choice
@@ -65,9 +65,7 @@ def choose(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of splits, folds and samples.")] = 0,
     device: Device = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="For decoding [default: one a core].")
-    ] = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
     """Find the right net: what a linear head on each net's features gets right on your images,

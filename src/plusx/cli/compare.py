@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import Device, TrainPrecision
 
 if TYPE_CHECKING:
     from plusx.jobs.compare import Comparison
@@ -74,7 +74,7 @@ def compare(
     ] = 200,
     seed: Annotated[int, typer.Option(help="Of the split, and of the first training.")] = 0,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: TrainPrecision = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell the time; train nothing.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import BatchSize, Device, Precision, Threads
 
 EXAMPLES = """\b
 Examples:
@@ -66,18 +66,9 @@ def evaluate(
         ),
     ] = None,
     device: Device = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, float16, or auto: the fastest [default: float32, or a file's]."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward [default: 8 on a CPU, else 64].")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="For decoding [default: one a core].")
-    ] = None,
+    precision: Precision = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
     """Score a run on labelled images, classes matched by name; the run is not changed."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import BatchSize, Device, Engine, Precision, Threads
 
 EXAMPLES = """\b
 Examples:
@@ -30,22 +30,11 @@ def predict(
         str | None, typer.Option(help="FILE.csv, .jsonl or .parquet instead of the terminal.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 5,
-    engine: Annotated[
-        str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest installed.")
-    ] = "auto",
+    engine: Engine = "auto",
     device: Device = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, float16, or auto: the fastest [default: float32, or a file's]."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per forward [default: 8 on a CPU, else 64].")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="For decoding [default: one a core].")
-    ] = None,
+    precision: Precision = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
     no_decide: Annotated[
         bool, typer.Option("--no-decide", help="Always answer: no unknown, no unsure, no sets.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import Device, Engine
 
 EXAMPLES = """\b
 Examples:
@@ -23,9 +23,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     device: Device = "auto",
-    engine: Annotated[
-        str, typer.Option(help="torch, onnxruntime, openvino, or auto: the fastest installed.")
-    ] = "auto",
+    engine: Engine = "auto",
     precision: Annotated[
         str | None,
         typer.Option(

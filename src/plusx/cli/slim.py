@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plusx.cli.options import Device
+from plusx.cli.options import Device, TrainPrecision
 
 if TYPE_CHECKING:
     from plusx.jobs.slim import Slimmed
@@ -62,7 +62,7 @@ def slim(
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of halves, samples and tuning.")] = 0,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: TrainPrecision = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plusx.cli.options import Background, Bands, Depth, Device, MaxPixels, Range
+from plusx.cli.options import Background, Bands, Depth, Device, MaxPixels, Range, TrainPrecision
 
 EXAMPLES = """\b
 Examples:
@@ -165,7 +165,7 @@ def train(
     ] = 5.0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: TrainPrecision = "auto",
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell time, memory and disk; train nothing.")
