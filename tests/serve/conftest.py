@@ -90,8 +90,8 @@ class Server:
             return found
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Its log lines of one kind."""
-        text = self.log.read_text(encoding="utf-8")
+        """Its log lines of one kind; that of a request comes after its answer."""
+        text = self.log.read_text(encoding="utf-8").rpartition("\n")[0]  # whole lines
         found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [line for line in found if line["event"] == name]
 

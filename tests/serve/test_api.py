@@ -121,7 +121,12 @@ def test_metrics_count_what_happened(server: Any, pictures: list[Path]) -> None:
 
 def test_a_request_is_one_line_without_its_image(server: Any, pictures: list[Path]) -> None:
     server.predict(pictures[0], X_Request_ID="my-own-id")
-    line = next(one for one in server.events("request") if one["request_id"] == "my-own-id")
+
+    def mine() -> list[dict[str, Any]]:
+        return [one for one in server.events("request") if one["request_id"] == "my-own-id"]
+
+    server.until(lambda: bool(mine()))
+    (line,) = mine()
     assert (line["status"], line["images"], line["path"]) == (200, 1, "/v1/predict")
     assert pictures[0].name not in json.dumps(line)
 

@@ -154,6 +154,7 @@ def test_a_full_queue_says_when_to_come_again(
     with small.asking(*pictures[:4]):
         small.until(lambda: queued(small) == 4)
     small.until(lambda: queued(small) == 0, seconds=2)  # who has gone holds no place
+    small.until(lambda: 499 in [one["status"] for one in small.events("request")])
     assert [one["status"] for one in small.events("request")].count(499) == 1
 
 
