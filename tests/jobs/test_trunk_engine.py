@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import plusx
 from plusx.engines import openvino_split
+from plusx.errors import MissingExtra
 from plusx.fit import trunk_engine
 from plusx.jobs.run import read_config
 from plusx.jobs.talk import Talk
@@ -65,3 +67,16 @@ def test_where_openvino_answers_otherwise_torch_runs_it_and_it_is_said(
     assert "openvino cannot run the frozen trunk" in log
     assert "50.0% off): torch does" in log
     assert engine_of(run) == "torch"
+
+
+def test_an_openvino_that_cannot_be_imported_is_done_without(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> bool:
+        raise MissingExtra("--engine openvino", "openvino")
+
+    monkeypatch.setattr(trunk_engine, "has_bfloat16", broken)
+    found = trunk_engine.resolve_trunk_engine(
+        torch.device("cpu"), torch.bfloat16, forwards=trunk_engine.WORTH_CONVERTING
+    )
+    assert (found.name, found.precision) == ("torch", "bfloat16")

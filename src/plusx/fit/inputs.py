@@ -104,6 +104,31 @@ class Source(Protocol):
         ...
 
 
+class Wrapped:
+    """A source that is another one but for its shuffled epochs, which a subclass gives.
+
+    Args:
+        source: the other one.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self._source.images
+
+    @property
+    def steps(self) -> int:
+        """See ``Source``."""
+        return self._source.steps
+
+    def ordered(self) -> Iterator[Step]:
+        """See ``Source``."""
+        return self._source.ordered()
+
+
 class CachedViews:
     """Trunk activations from an ``ActivationStore``; epoch e shows view (e + i) mod V of image i.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plusx.errors import UsageError
 from plusx.fit.criterion import shares
-from plusx.fit.inputs import Inputs, Source, Step
+from plusx.fit.inputs import Inputs, Source, Step, Wrapped
 
 
 def mixup(
@@ -73,7 +73,7 @@ def _edges(length: int, share: float, rng: np.random.Generator) -> tuple[int, in
     return max(0, centre - half), min(length, centre + half)
 
 
-class Mixed:
+class Mixed(Wrapped):
     """A source whose shuffled epochs are mixed; in order it stays as it is.
 
     Of several processes each mixes its own images of a step.
@@ -89,18 +89,8 @@ class Mixed:
     def __init__(
         self, source: Source, classes: int, *, alpha: float, cut: float = 0.0, seed: int
     ) -> None:
-        self._source, self._classes = source, classes
-        self._alpha, self._cut, self._seed = alpha, cut, seed
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return self._source.images
-
-    @property
-    def steps(self) -> int:
-        """See ``Source``."""
-        return self._source.steps
+        super().__init__(source)
+        self._classes, self._alpha, self._cut, self._seed = classes, alpha, cut, seed
 
     def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """See ``Source``; targets are (N, K) float32."""
@@ -128,7 +118,3 @@ class Mixed:
             )
         images, mixed = cutmix(inputs[0], marks, alpha=self._cut, rng=rng)
         return (images,), mixed
-
-    def ordered(self) -> Iterator[Step]:
-        """See ``Source``."""
-        return self._source.ordered()

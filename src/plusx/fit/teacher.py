@@ -14,7 +14,7 @@ from torch import Tensor
 from plusx.data import Preprocessing
 from plusx.engines import TorchEngine
 from plusx.fit.criterion import shares
-from plusx.fit.inputs import Source, Step
+from plusx.fit.inputs import Source, Step, Wrapped
 
 
 class Teacher:
@@ -44,7 +44,7 @@ class Teacher:
         return torch.from_numpy(found[:, self._columns])
 
 
-class Taught:
+class Taught(Wrapped):
     """A source whose shuffled epochs carry a teacher's answers; in order it stays as it is.
 
     Args:
@@ -54,17 +54,8 @@ class Taught:
     """
 
     def __init__(self, source: Source, classes: int, teacher: Teacher) -> None:
-        self._source, self._classes, self._teacher = source, classes, teacher
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return self._source.images
-
-    @property
-    def steps(self) -> int:
-        """See ``Source``."""
-        return self._source.steps
+        super().__init__(source)
+        self._classes, self._teacher = classes, teacher
 
     def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """See ``Source``; targets are (N, 2, K): labels, and the teacher's logits."""
@@ -72,7 +63,3 @@ class Taught:
             wanted = shares(targets, self._classes)
             taught = self._teacher(inputs[0]) if len(index) else wanted
             yield inputs, torch.stack([wanted, taught], dim=1), index
-
-    def ordered(self) -> Iterator[Step]:
-        """See ``Source``."""
-        return self._source.ordered()

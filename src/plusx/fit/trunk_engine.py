@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -13,11 +12,13 @@ from plusx.engines import TorchEngine
 from plusx.engines.openvino import has_bfloat16
 from plusx.engines.openvino_split import OpenVINOSplit
 from plusx.engines.split import SplitEngine
+from plusx.errors import MissingExtra
 from plusx.model.classifier import Classifier
 
 WORTH_CONVERTING = 1000
-"""Forward passes from which on OpenVINO wins back what converting the trunk takes: 3 to 4 s for
-ResNet-50, of whose passes each is some 8 ms shorter (bfloat16, 2 Zen 4 cores)."""
+"""Forward passes from which on OpenVINO wins back what converting the trunk takes: about 3 s for
+ResNet-50, of whose passes each is 4.5 ms shorter (102 images/s against 70, bfloat16, 2 Zen 4
+cores: benchmarks/inference.py)."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,20 @@ def resolve_trunk_engine(
     else:
         machine = f"{device.type} {platform.machine()}"
     precision = str(dtype).removeprefix("torch.")
-    if device.type == "cpu" and forwards >= WORTH_CONVERTING and _openvino_takes(dtype):
-        return TrunkEngine("openvino", version("openvino"), precision, machine)
+    worth = device.type == "cpu" and forwards >= WORTH_CONVERTING
+    if worth and (found := _openvino_for(dtype)):
+        return TrunkEngine("openvino", found, precision, machine)
     return TrunkEngine("torch", str(torch.__version__), precision, machine)
 
 
-def _openvino_takes(dtype: torch.dtype) -> bool:
-    if find_spec("openvino") is None:
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16())
+def _openvino_for(dtype: torch.dtype) -> str | None:
+    """Its version, where it is installed whole and computes in ``dtype`` here."""
+    try:
+        found = version("openvino")
+        fits = dtype == torch.float32 or (dtype == torch.bfloat16 and has_bfloat16())
+    except (PackageNotFoundError, MissingExtra):
+        return None
+    return found if fits else None
 
 
 def make_trunk(

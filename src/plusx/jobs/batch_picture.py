@@ -14,7 +14,7 @@ from plusx.data import Listing, Preprocessing, view_rng
 from plusx.data.loader import decode
 from plusx.errors import ArtifactError, UnreadableImage
 from plusx.evaluate.training_plots import image_grid
-from plusx.fit.inputs import Source, Step
+from plusx.fit.inputs import Source, Step, Wrapped
 from plusx.fit.trunk import Rows
 from plusx.jobs.material import Material
 from plusx.jobs.setup import Setup
@@ -23,7 +23,7 @@ FILE = "batch.png"
 _SHOWN = 16
 
 
-class Pictured:
+class Pictured(Wrapped):
     """A source whose very first step is drawn as it goes by; else it is ``source``.
 
     Args:
@@ -36,18 +36,8 @@ class Pictured:
     def __init__(
         self, source: Source, file: Path, *, listing: Listing, preprocessing: Preprocessing
     ) -> None:
-        self._source, self._file = source, file
-        self._listing, self._preprocessing = listing, preprocessing
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return self._source.images
-
-    @property
-    def steps(self) -> int:
-        """See ``Source``."""
-        return self._source.steps
+        super().__init__(source)
+        self._file, self._listing, self._preprocessing = file, listing, preprocessing
 
     def shuffled(self, epoch: int, start: int = 0) -> Iterator[Step]:
         """See ``Source``."""
@@ -59,10 +49,6 @@ class Pictured:
                 _write(self._file, images, told, self._preprocessing, "the first training batch")
             first = False
             yield inputs, targets, index
-
-    def ordered(self) -> Iterator[Step]:
-        """See ``Source``."""
-        return self._source.ordered()
 
 
 def pictured(

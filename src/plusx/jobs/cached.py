@@ -111,8 +111,13 @@ def _forwards(setup: Setup) -> int:
         return images
     if setup.options.heavy or not setup.options.cache_gib:
         return images * setup.recipe.epochs
-    views = setup.options.views or default_views(trained, setup.recipe.epochs)
-    return images + (views - 1) * trained
+    return images + (_wanted_views(setup, trained) - 1) * trained
+
+
+def _wanted_views(setup: Setup, trained: int) -> int:
+    return min(
+        setup.options.views or default_views(trained, setup.recipe.epochs), setup.recipe.epochs
+    )
 
 
 def activation_shape(setup: Setup) -> ActivationShape:
@@ -130,10 +135,9 @@ def affordable_views(setup: Setup, shape: ActivationShape, images: int, trained:
     others of the ``trained``; 0 where not even the first fits."""
     if setup.options.heavy:
         return 0
-    wanted = setup.options.views or default_views(trained, setup.recipe.epochs)
     room = setup.options.cache_gib * 2**30 / shape.row_bytes - images
     fitting = 0 if room < 0 else 1 + int(room // max(1, trained))
-    return min(wanted, setup.recipe.epochs, fitting)
+    return min(_wanted_views(setup, trained), fitting)
 
 
 def trained_on(setup: Setup) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +102,7 @@ class Search:
     def __init__(self, plan: Plan, line: Line, folder: Path, talk: Talk) -> None:
         self.plan, self.line, self.talk = plan, line, talk
         self._folder = folder
+        self._shown: list[Batch] = []
         self.parents: ParentAnswers | None = None
         self.tried: dict[int, Tried] = {}
         self.child: Classifier | None = None
@@ -140,10 +141,10 @@ class Search:
         candidates = removable(plan.parent.model)
         label = f"ranking {len(candidates)} blocks"
         with self.talk.phase(label, len(plan.ranks) * len(candidates)) as tick:
-            shown = list(batches(plan, plan.ranks, self.talk))
-            if not shown:
+            self._shown = list(batches(plan, plan.ranks, self.talk))
+            if not self._shown:
                 raise DataError("none of the images that choose can be read")
-            return rank_blocks(self.line, shown, candidates, rounds=plan.options.blocks,
+            return rank_blocks(self.line, self._shown, candidates, rounds=plan.options.blocks,
                                tick=lambda n: tick(n, ""))  # fmt: skip
 
     def _halve(self, ranking: Ranking, most: int) -> None:
@@ -158,7 +159,7 @@ class Search:
 
     def _try(self, ranking: Ranking, count: int) -> Tried:
         plan, gone = self.plan, ranking.gone(count)
-        child, recalibrated = self._child(gone)
+        child, recalibrated = self._child(ranking, count)
         split = split_at(self.line, gone)
         tuned = sum(n not in gone for n in range(split, len(self.line.blocks)))
         unfreeze_last_blocks(child, tuned)
@@ -196,11 +197,11 @@ class Search:
         )
         return found
 
-    def _child(self, gone: Sequence[int]) -> tuple[Classifier, bool]:
+    def _child(self, ranking: Ranking, count: int) -> tuple[Classifier, bool]:
         """The parent without these blocks; with the statistics of its BatchNorm behind the first of
         them taken anew on training images, where that makes the ranking's images likelier (Li et
         al. 2020, EagleEye, arXiv 2007.02491: a pruned net is judged by its own statistics)."""
-        plan = self.plan
+        plan, gone = self.plan, ranking.gone(count)
         child, other = (drop_blocks(plan.parent.model, gone) for _ in range(2))
         behind = blocks(other)[min(gone) :]
         if not any(isinstance(m, nn.BatchNorm2d) for part in behind for m in part.modules()):
@@ -216,10 +217,8 @@ class Search:
                     tick(len(x), "")
 
             recalibrate_batchnorm(other, images(), within=behind)
-        shown = list(batches(plan, plan.ranks, self.talk))
-        before, after = (
-            score_without(Line(one, plan.setup.hardware), shown, ()).nll for one in (child, other)
-        )
+        before = ranking.steps[count - 1].score.nll
+        after = score_without(Line(other, plan.setup.hardware), self._shown, ()).nll
         return (other, True) if after < before else (child, False)
 
 
