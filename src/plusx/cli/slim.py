@@ -118,7 +118,7 @@ def _show(made: Slimmed) -> None:
     if random := found["random"]:
         others = [one["top1"] for one in random["random"]]
         print(
-            f"before tuning, on {random['images']} images that report: ranked "
+            f"fitted, not tuned, on {random['images']} images that report: ranked "
             f"{random['ranked']['top1']:.1%}, {len(others)} random choices "
             f"{min(others):.1%} to {max(others):.1%}, mean {sum(others) / len(others):.1%}"
         )

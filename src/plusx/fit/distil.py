@@ -34,7 +34,7 @@ ones for small pupils."""
 SHARE = 0.7
 """Of the distilling part in the loss; the labels have the rest."""
 
-HINT = 1.0
+HINT = 4.0
 """Weight of the features' squared distance, in units of their variance over images."""
 
 _BATCH = 32

@@ -1,26 +1,24 @@
-"""Which blocks a residual network misses least: greedy removal, judged from kept activations.
+"""Which blocks a residual network misses least: greedy removal.
 
 Residual networks behave like ensembles of shorter ones, so that a block taken out costs little
-(Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.1). What comes before a removed block is the
-same with it and without it: of each batch the input of every block is kept, and only the blocks
-behind the removed one run again.
+(Veit et al. 2016, arXiv 1605.06431, sections 3 and 4.1). What it costs is judged on what is left
+when the others have taken over what they can (``takeover``).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from plusx.fit.loop import Hardware
-from plusx.model.classifier import Classifier, average
-from plusx.model.surgery import blocks, droppable, fold_batchnorm
+from plusx.fit.line import Line, Trace
+from plusx.model.classifier import Classifier
+from plusx.model.surgery import blocks, droppable
 
 Batch = tuple[Tensor, Tensor]
 """Preprocessed images (N, C, H, W) float32 and targets (N,) int64."""
@@ -36,10 +34,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Removal:
-    """One step: ``block`` goes after those of all steps before it; ``score`` is what is left."""
+    """What is left when ``block`` goes, after those that went before it.
+
+    Attributes:
+        block: counted from 0.
+        score: of what is left.
+        far: squared distance of its features from the whole network's, in units of their variance.
+    """
 
     block: int
     score: Score
+    far: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Ranking:
 
     Attributes:
         whole: score of the network as it is.
-        alone: block -> score without it and with all others.
+        alone: block -> what is left without it and with all others.
         steps: cheapest first, each given those before it.
         block_ms: block -> what a batch of ``batch`` images spends in it.
         images: that judged.
@@ -56,7 +61,7 @@ class Ranking:
     """
 
     whole: Score
-    alone: Mapping[int, Score]
+    alone: Mapping[int, Removal]
     steps: tuple[Removal, ...]
     block_ms: Mapping[int, float]
     images: int
@@ -65,98 +70,6 @@ class Ranking:
     def gone(self, count: int) -> list[int]:
         """The first ``count`` blocks to go, sorted."""
         return sorted(step.block for step in self.steps[:count])
-
-
-@dataclass
-class Trace:
-    """One batch's way: each block's input, and the features pooled at the stages' ends."""
-
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    pooled: dict[int, Tensor] = field(default_factory=dict)
-
-
-class Line:
-    """A network in evaluation mode, folded, that any of its blocks can be left out of.
-
-    Args:
-        model: stays as it is.
-        hardware: where and in which precision; pooling and head run in float32.
-    """
-
-    def __init__(self, model: Classifier, hardware: Hardware) -> None:
-        folded = fold_batchnorm(model).to(device=hardware.device, dtype=hardware.dtype)
-        folded = folded.to(memory_format=torch.channels_last)
-        folded.head.float()
-        self.hardware = hardware
-        self._stem, self._norm, self._head = folded.stem, folded.norm, folded.head
-        self._used = folded.spec.feature_stages
-        self.blocks = blocks(folded)
-        depths = [len(cast("nn.Sequential", stage)) for stage in folded.stages]
-        self.stage_of = [s for s, depth in enumerate(depths) for _ in range(depth)]
-
-    def stem(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> what the first block takes."""
-        where, dtype = self.hardware.device, self.hardware.dtype
-        x: Tensor = self._stem(images.to(where, dtype, memory_format=torch.channels_last))
-        return x
-
-    def walk(
-        self,
-        x: Tensor,
-        first: int,
-        until: int,
-        *,
-        gone: Iterable[int] = (),
-        trace: Trace,
-        keep: bool = False,
-    ) -> Tensor:
-        """Run blocks ``first`` to ``until`` (not included) but those ``gone``.
-
-        Args:
-            x: the input of block ``first``.
-            first, until: counted from 0 over all stages.
-            gone: left out.
-            trace: takes the pooled features, with ``keep`` each block's input, too.
-        """
-        left_out = set(gone)
-        for number in range(first, until):
-            if keep:
-                trace.inputs[number] = x
-            if number not in left_out:
-                x = self.blocks[number](x)
-            stage, last = self.stage_of[number], self.stage_of[-1]
-            if number + 1 == len(self.blocks) or self.stage_of[number + 1] != stage:
-                trace.pooled[stage] = average(self._norm(x) if stage == last else x)
-        return x
-
-    def pooled(self, trace: Trace, x: Tensor) -> Tensor:
-        """(N, P) float32: what a way gave so far of the features, P often 0."""
-        used = [trace.pooled[s] for s in sorted(trace.pooled) if s > self.stage_of[-1] - self._used]
-        return torch.cat([average(x[:, :0]), *used], dim=1)
-
-    def features(self, trace: Trace) -> Tensor:
-        """(N, D) of a way that was walked to its end."""
-        used = sorted(trace.pooled)[-self._used :]
-        return torch.cat([trace.pooled[stage] for stage in used], dim=1)
-
-    def logits(self, trace: Trace) -> Tensor:
-        """(N, K) float32 of a way that was walked to its end."""
-        found: Tensor = self._head(self.features(trace))
-        return found.float()
-
-    def through(self, images: Tensor, *, gone: Iterable[int] = ()) -> tuple[Tensor, Trace]:
-        """All of it: logits (N, K), and the way with every block's input."""
-        trace = Trace()
-        self.walk(self.stem(images), 0, len(self.blocks), gone=gone, trace=trace, keep=True)
-        return self.logits(trace), trace
-
-    def without(self, trace: Trace, number: int, gone: Iterable[int]) -> Tensor:
-        """Logits (N, K) of a way without block ``number`` as well; only what is behind it runs."""
-        pooled = {s: p for s, p in trace.pooled.items() if s < self.stage_of[number]}
-        way = Trace(pooled=pooled)
-        x = trace.inputs[number]
-        self.walk(x, number, len(self.blocks), gone={*gone, number}, trace=way)
-        return self.logits(way)
 
 
 def removable(model: Classifier) -> list[int]:
@@ -172,40 +85,72 @@ def rank_blocks(
     line: Line,
     batches: Sequence[Batch],
     candidates: Sequence[int],
+    without: Callable[[Sequence[int]], Line],
     *,
     rounds: int | None = None,
     tick: Callable[[int], None] = lambda n: None,
 ) -> Ranking:
-    """Greedy: the block whose loss costs least a millisecond goes, and what is left is ranked anew.
+    """Greedy: the block that costs least a millisecond goes, and what is left is ranked anew.
 
-    The cost is the rise of the mean negative log-likelihood, which is smooth where top-1 moves in
-    steps; it is divided by the time that the block takes here, for a block of one stage can take
-    more time than that of another. A removal that lowers the likelihood's loss comes first.
+    The cost is how much further the features come from the network's own; it is divided by the time
+    that the block takes here, for a block of one stage can take more time than that of another. A
+    block that was too dear in an earlier round is judged anew only when the others have become as
+    dear (Minoux 1978): what a removal costs seldom falls when others went before it.
 
     Args:
         line: the network.
-        batches: images that choose; gone through once a round.
+        batches: images that choose; gone through once a block that is judged.
         candidates: see ``removable``.
+        without: gives what is left without such blocks.
         rounds: blocks to rank; by default all that can go together.
-        tick: called with the number of images after each batch.
+        tick: called with the blocks that a round has done with.
     """
     block_ms, timed = _block_ms(line, batches[0][0], candidates)
+    known = [(targets, *_seen(line, images)) for images, targets in batches]
+    whole = _Sums()
+    for targets, logits, _ in known:
+        whole.add(logits, targets)
+
+    def judged(gone: Sequence[int]) -> Removal:
+        child, sums = without(gone), _Sums()
+        for (images, targets), (_, _, features) in zip(batches, known, strict=True):
+            logits, own = _seen(child, images)
+            sums.add(logits, targets)
+            sums.compare(own, features)
+        return Removal(gone[-1], sums.score(), sums.far())
+
+    alone = {number: judged([number]) for number in candidates}
+    steps = _greedy(alone, judged, block_ms, line.stage_of, rounds, tick)
+    images = sum(len(targets) for _, targets in batches)
+    return Ranking(whole.score(), alone, tuple(steps), block_ms, images, timed)
+
+
+def _greedy(
+    alone: Mapping[int, Removal],
+    judged: Callable[[Sequence[int]], Removal],
+    block_ms: Mapping[int, float],
+    stage_of: Sequence[int],
+    rounds: int | None,
+    tick: Callable[[int], None],
+) -> list[Removal]:
+    """The cheapest a millisecond first; ``judged`` gets the blocks that are gone, the last to go at
+    the end."""
+    price = {number: left.far / block_ms[number] for number, left in alone.items()}
     gone: list[int] = []
     steps: list[Removal] = []
-    whole, alone = Score(0.0, 0.0), dict[int, Score]()
     while rounds is None or len(steps) < rounds:
-        options = [n for n in candidates if n not in gone and _company(line, n, gone)]
+        options = [n for n in alone if n not in gone and _company(stage_of, n, gone)]
         if not options:
             break
-        now, without = _judge(line, batches, gone, options, tick)
-        if not steps:
-            whole, alone = now, without
-        costs = {n: _price(score.nll - now.nll, block_ms[n]) for n, score in without.items()}
-        cheapest = min(options, key=lambda n: costs[n])
+        fresh = {} if steps else dict(alone)
+        far = steps[-1].far if steps else 0.0
+        while (cheapest := min(options, key=lambda n: price[n])) not in fresh:
+            fresh[cheapest] = judged([*gone, cheapest])
+            price[cheapest] = (fresh[cheapest].far - far) / block_ms[cheapest]
         gone.append(cheapest)
-        steps.append(Removal(cheapest, without[cheapest]))
-    images = sum(len(targets) for _, targets in batches)
-    return Ranking(whole, alone, tuple(steps), block_ms, images, timed)
+        steps.append(fresh[cheapest])
+        tick(1)
+    return steps
 
 
 @torch.inference_mode()
@@ -213,15 +158,23 @@ def score_without(line: Line, batches: Iterable[Batch], gone: Iterable[int]) -> 
     """Of the network without those blocks."""
     sums, left_out = _Sums(), set(gone)
     for images, targets in batches:
-        trace = Trace()
-        line.walk(line.stem(images), 0, len(line.blocks), gone=left_out, trace=trace)
-        sums.add(line.logits(trace), targets)
+        sums.add(_seen(line, images, left_out)[0], targets)
     return sums.score()
 
 
+def _seen(line: Line, images: Tensor, gone: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) and features (N, D), float32."""
+    trace = Trace()
+    line.walk(line.stem(images), 0, len(line.blocks), gone=gone, trace=trace)
+    return line.logits(trace), line.features(trace).float()
+
+
 class _Sums:
+    """Over images: what ``Score`` and ``Removal`` are made of."""
+
     def __init__(self) -> None:
         self.nll, self.right, self.images = 0.0, 0, 0
+        self.apart, self.spread = 0.0, 0.0
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         targets = targets.to(logits.device)
@@ -229,35 +182,21 @@ class _Sums:
         self.right += int((logits.argmax(1) == targets).sum())
         self.images += len(targets)
 
+    def compare(self, features: Tensor, whole: Tensor) -> None:
+        self.apart += float((features - whole).double().square().sum())
+        self.spread += float((whole - whole.mean(0)).double().square().sum())
+
     def score(self) -> Score:
         return Score(self.nll / self.images, self.right / self.images)
 
-
-def _judge(
-    line: Line,
-    batches: Sequence[Batch],
-    gone: Sequence[int],
-    options: Sequence[int],
-    tick: Callable[[int], None],
-) -> tuple[Score, dict[int, Score]]:
-    now, sums = _Sums(), {n: _Sums() for n in options}
-    for images, targets in batches:
-        logits, trace = line.through(images, gone=gone)
-        now.add(logits, targets)
-        for number, one in sums.items():
-            one.add(line.without(trace, number, gone), targets)
-        tick(len(targets))
-    return now.score(), {number: one.score() for number, one in sums.items()}
+    def far(self) -> float:
+        return self.apart / max(self.spread, 1e-12)
 
 
-def _company(line: Line, number: int, gone: Sequence[int]) -> bool:
+def _company(stage_of: Sequence[int], number: int, gone: Sequence[int]) -> bool:
     """Whether its stage would keep a block."""
-    stage = line.stage_of[number]
-    return sum(s == stage and n not in gone for n, s in enumerate(line.stage_of)) > 1
-
-
-def _price(rise: float, ms: float) -> float:
-    return rise / ms if rise > 0 else rise * ms
+    stage = stage_of[number]
+    return sum(s == stage and n not in gone for n, s in enumerate(stage_of)) > 1
 
 
 def _block_ms(
@@ -265,7 +204,7 @@ def _block_ms(
 ) -> tuple[dict[int, float], int]:
     """Median over turns in which all blocks are timed one after the other."""
     images = images[:most]
-    _, trace = line.through(images)
+    trace = line.through(images)
     taken: dict[int, list[float]] = {n: [] for n in candidates}
     for _ in range(turns + 1):
         for number in candidates:

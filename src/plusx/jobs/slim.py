@@ -12,7 +12,8 @@ import numpy as np
 
 from plusx._version import __version__
 from plusx.evaluate import SCHEMA_VERSION
-from plusx.fit.removal import Line, Score, removable, score_without
+from plusx.fit.line import Line
+from plusx.fit.removal import removable, score_without
 from plusx.jobs.run import PathLike, Run, check_free, name_of, run_folder
 from plusx.jobs.slim_options import SlimOptions
 from plusx.jobs.slim_run import Judged, build_run, finish_run
@@ -77,9 +78,10 @@ def slim(
 
 
 def _slim(planned: Plan, line: Line, work: Path, talk: Talk) -> Slimmed:
-    found = Search(planned, line, work, talk).run()
+    search = Search(planned, line, work, talk)
+    found = search.run()
     speeds = _speeds(planned, line, found, talk)
-    random = _random_choices(planned, line, found, talk)
+    random = _random_choices(search, found)
     fast = any(one.shown for one in speeds)
     if found.best is None or not fast:
         finding = _nothing(planned, found, speeds)
@@ -109,8 +111,10 @@ def _speeds(planned: Plan, line: Line, found: Found, talk: Talk) -> list[Speed]:
         return measure(line, child, (p.channels, p.size, p.size), tick=lambda n: tick(n, ""))
 
 
-def _random_choices(planned: Plan, line: Line, found: Found, talk: Talk) -> dict[str, Any] | None:
-    """As many blocks, chosen by chance, before tuning, on the images that report."""
+def _random_choices(search: Search, found: Found) -> dict[str, Any] | None:
+    """As many blocks, chosen by chance, on the images that report: just removed, and with what
+    stays fitted to it; neither tuned."""
+    planned, line, talk = search.plan, search.line, search.talk
     wanted = planned.options.compare_random
     if not wanted:
         return None
@@ -118,14 +122,13 @@ def _random_choices(planned: Plan, line: Line, found: Found, talk: Talk) -> dict
     random = np.random.default_rng(planned.options.seed)
     sets = [found.ranking.gone(count), *(_drawn(line, planned, count, random)
                                          for _ in range(wanted))]  # fmt: skip
-    scores: list[Score] = []
-    with talk.phase("random choices", len(sets)) as tick:
-        shown = list(batches(planned, planned.reports, talk))
-        for gone in sets:
-            scores.append(score_without(line, shown, gone))
-            tick(1, "")
-    rows = [{"blocks": gone, "top1": score.top1, "nll": score.nll}
-            for gone, score in zip(sets, scores, strict=True)]  # fmt: skip
+    shown = list(batches(planned, planned.reports, talk))
+    rows = []
+    for gone in sets:
+        bare = score_without(line, shown, gone)
+        fitted = score_without(search.left_without(gone), shown, ())
+        rows.append({"blocks": gone, "top1": fitted.top1, "nll": fitted.nll,
+                     "top1_bare": bare.top1, "nll_bare": bare.nll})  # fmt: skip
     return {"removed": count, "role": "report", "images": len(planned.reports),
             "tuned": False, "ranked": rows[0], "random": rows[1:]}  # fmt: skip
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,19 @@ from plusx.data import BadImage
 from plusx.errors import DataError, UsageError
 from plusx.fit.distil import Lessons
 from plusx.fit.inputs import Step, StreamedImages
-from plusx.fit.removal import Line, Trace
+from plusx.fit.line import Line, Trace
+from plusx.fit.rows import sample
+from plusx.fit.takeover import Refit, take_over
 from plusx.fit.trunk import ActivationShape, Rows, ScratchActivations
 from plusx.jobs.slim_setup import Plan
 from plusx.jobs.talk import Talk
 from plusx.runtime import forward_batch
+
+FITTED = 512
+"""Images, views of one counted apart, on which blocks take over what the removed ones did."""
+
+FEWEST_FITTED = 32
+"""Fewer give too few equations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +53,20 @@ class Pair:
 
     parent: Line
     child: Line
-    gone: Sequence[int]
+    gone: Collection[int]
+
+    @property
+    def shared(self) -> int:
+        """The first blocks that are the same in both: the one in front of the first that is gone
+        has taken over from it."""
+        return max(0, min(self.gone) - 1)
 
     def place(self, number: int) -> int:
         """The child's number of the parent's block ``number``."""
         return number - sum(one < number for one in self.gone)
 
 
-def split_at(line: Line, gone: Sequence[int]) -> int:
+def split_at(line: Line, gone: Collection[int]) -> int:
     """The block, in the parent's numbering, from which on the child is tuned.
 
     From the first removed block on, for what is behind it sees other maps than before; but all of
@@ -118,12 +133,57 @@ def gather_lessons(
 
 
 @torch.inference_mode()
+def fit_what_stays(plan: Plan, pair: Pair, folder: Path, talk: Talk) -> dict[int, Refit]:
+    """Let the child's blocks take over what the removed ones did: see ``take_over``, which this
+    gives training images, and as many views of each as make ``FITTED`` images.
+
+    Raises:
+        DataError: an image cannot be read any more.
+        UsageError: too few maps fit into ``--cache-gib`` or on the disk.
+    """
+    folder.mkdir()
+    size, channels = plan.setup.preprocessing.size, plan.setup.preprocessing.channels
+    parent, first = pair.parent, pair.shared
+    trace = Trace()
+    blank = parent.stem(torch.zeros(1, channels, size, size))
+    map_bytes = 2 * max(  # of parent and child
+        x.numel() * x.element_size()
+        for n in (first, first + 1)
+        for x in [parent.walk(blank, 0, n, trace=trace)]
+    )
+    count = min(FITTED, int(_allowed(plan, folder) / (2 * map_bytes)))  # old and new, at most
+    if count < min(FEWEST_FITTED, FITTED):
+        raise UsageError(
+            f"--cache-gib {plan.options.cache_gib:g}: there is room for the maps of {count} images "
+            f"and {FEWEST_FITTED} are needed; give {2 * FEWEST_FITTED * map_bytes / 2**30:.2g}"
+        )
+    random = np.random.default_rng(plan.options.seed)
+    some = plan.train[random.permutation(sample(plan.targets(plan.train), count, random))]
+    batches, at = [], 0
+    while at < count:
+        view, start = divmod(at, len(some))
+        rows = some[start : start + count - at]
+        batches.append((rows, view))
+        at += len(rows)
+
+    def images() -> Iterator[Tensor]:
+        for rows, view in batches:
+            for (part,), _, _ in _images(plan, rows, view):
+                yield part
+
+    blocks = len(parent.blocks) - first - len(pair.gone)
+    with talk.phase(f"fitting {blocks} blocks", count * blocks) as tick:
+        return take_over(parent, pair.child, pair.gone, images(), count=count, folder=folder,
+                         tick=lambda n: tick(n, ""))  # fmt: skip
+
+
+@torch.inference_mode()
 def _run(
     pair: Pair, images: Tensor, split: int, *, teach: bool
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
     """Activation and pooled features of the child at the split; logits and features of the parent,
     float32 on the CPU."""
-    parent, shared = pair.parent, min(min(pair.gone), split)
+    parent, shared = pair.parent, min(pair.shared, split)
     trace = Trace()
     x = parent.walk(parent.stem(images), 0, shared, trace=trace)
     own, told = Trace(pooled=dict(trace.pooled)), None
@@ -158,10 +218,15 @@ def _shape(plan: Plan, pair: Pair, split: int) -> ActivationShape:
     return ActivationShape((channels, height, width), pooled.shape[1], activation.dtype)
 
 
+def _allowed(plan: Plan, folder: Path) -> float:
+    """Bytes that may lie below ``folder``. A full disk kills a process that writes through a memory
+    map, so some of it is left free."""
+    return min(plan.options.cache_gib * 2**30, 0.9 * shutil.disk_usage(folder).free)
+
+
 def _fitting(plan: Plan, shape: ActivationShape, views: int, folder: Path, talk: Talk) -> int:
     """Views that fit; fewer than wanted are said."""
-    # A full disk kills a process that writes through a memory map, so some of it is left free.
-    allowed = min(plan.options.cache_gib * 2**30, 0.9 * shutil.disk_usage(folder).free)
+    allowed = _allowed(plan, folder)
     n, m = len(plan.train), len(plan.chooses)
     room = math.floor((allowed / shape.row_bytes - m) / n)
     if room < 1:

@@ -26,7 +26,7 @@ class SlimOptions:
         overwrite: replace a run that is already at ``out``.
         max_drop: points of top-1 that may be lost, on the images that choose.
         blocks: remove exactly so many, instead of as many as ``max_drop`` permits.
-        epochs: of the tuning; by default as many as make 400 steps, 4 at least and 40 at most.
+        epochs: of the tuning; by default as many as make 150 steps, 4 at least and 40 at most.
         lr: peak learning rate of the tuning; by default as fine-tuning has it.
         batch_size: images per step.
         images: at most so many choose.

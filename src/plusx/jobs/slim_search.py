@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plusx.data import load_batches, plain_reader
 from plusx.errors import DataError, UsageError
@@ -17,22 +18,29 @@ from plusx.evaluate.intervals import Figure
 from plusx.evaluate.paired import compare
 from plusx.evaluate.selection import figure_then_nll
 from plusx.fit.distil import distil
-from plusx.fit.removal import Batch, Line, Ranking, rank_blocks, removable, score_without
+from plusx.fit.line import Line
+from plusx.fit.removal import Batch, Ranking, rank_blocks, removable
 from plusx.fit.rows import sample
+from plusx.fit.takeover import take_over, write_back
 from plusx.fit.trunk import Rows
-from plusx.jobs.slim_lessons import Pair, ParentAnswers, gather_lessons, split_at
+from plusx.jobs.slim_lessons import (
+    Pair,
+    ParentAnswers,
+    fit_what_stays,
+    gather_lessons,
+    split_at,
+)
 from plusx.jobs.slim_setup import Plan
 from plusx.jobs.talk import Talk
 from plusx.model.classifier import Classifier
-from plusx.model.recalibrate import recalibrate_batchnorm
-from plusx.model.surgery import blocks, drop_blocks, split_trunk, unfreeze_last_blocks
+from plusx.model.surgery import drop_blocks, split_trunk, unfreeze_last_blocks
 from plusx.runtime import forward_batch
 
 Score = tuple[float, float]
 """Top-1 and negated nll."""
 
-RECALIBRATED = 256
-"""Training images that BatchNorm's statistics are taken anew on, at most."""
+RANK_FITTED = 64
+"""Training images on which, while blocks are ranked, those that stay take over."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Tried:
     Attributes:
         gone: the blocks, sorted.
         tuned: last blocks of what is left that were tuned.
-        recalibrated: whether BatchNorm's statistics behind the first removed block are new.
+        fitted: blocks whose last convolution took over what the removed ones did.
         before, after: top-1 and nll on the images that choose, before and after the tuning.
         change: top-1 of the tuned child less the parent's, there, with its paired interval.
         fits: whether no more is lost than allowed.
@@ -50,7 +58,7 @@ class Tried:
 
     gone: tuple[int, ...]
     tuned: int
-    recalibrated: bool
+    fitted: int
     before: Score
     after: Score
     change: Figure
@@ -102,7 +110,7 @@ class Search:
     def __init__(self, plan: Plan, line: Line, folder: Path, talk: Talk) -> None:
         self.plan, self.line, self.talk = plan, line, talk
         self._folder = folder
-        self._shown: list[Batch] = []
+        self._fits: list[Tensor] = []
         self.parents: ParentAnswers | None = None
         self.tried: dict[int, Tried] = {}
         self.child: Classifier | None = None
@@ -139,13 +147,25 @@ class Search:
     def _rank(self) -> Ranking:
         plan = self.plan
         candidates = removable(plan.parent.model)
-        label = f"ranking {len(candidates)} blocks"
-        with self.talk.phase(label, len(plan.ranks) * len(candidates)) as tick:
-            self._shown = list(batches(plan, plan.ranks, self.talk))
-            if not self._shown:
-                raise DataError("none of the images that choose can be read")
-            return rank_blocks(self.line, self._shown, candidates, rounds=plan.options.blocks,
+        shown = list(batches(plan, plan.ranks, self.talk))
+        if not shown:
+            raise DataError("none of the images that choose can be read")
+        some = np.random.default_rng(plan.options.seed).permutation(
+            sample(plan.targets(plan.train), RANK_FITTED, np.random.default_rng(plan.options.seed))
+        )
+        self._fits = [x for x, _ in batches(plan, plan.train[some], self.talk)]
+        wanted = plan.options.blocks
+        with self.talk.phase("ranking blocks", wanted or len(candidates)) as tick:
+            return rank_blocks(self.line, shown, candidates, self.left_without, rounds=wanted,
                                tick=lambda n: tick(n, ""))  # fmt: skip
+
+    def left_without(self, gone: Collection[int]) -> Line:
+        """As the ranking sees it: what stays is fitted on few images, and not tuned."""
+        line = Line(drop_blocks(self.plan.parent.model, gone), self.plan.setup.hardware)
+        with tempfile.TemporaryDirectory(dir=self._folder) as work:
+            count = sum(map(len, self._fits))
+            take_over(self.line, line, gone, self._fits, count=count, folder=Path(work))
+        return line
 
     def _halve(self, ranking: Ranking, most: int) -> None:
         """Between a number that fits (0 does) and one that does not, try the middle."""
@@ -159,7 +179,7 @@ class Search:
 
     def _try(self, ranking: Ranking, count: int) -> Tried:
         plan, gone = self.plan, ranking.gone(count)
-        child, recalibrated = self._child(ranking, count)
+        child, fitted = self._without(gone)
         split = split_at(self.line, gone)
         tuned = sum(n not in gone for n in range(split, len(self.line.blocks)))
         unfreeze_last_blocks(child, tuned)
@@ -187,7 +207,7 @@ class Search:
         parent = replace(held, logits=self.parents.held.numpy())
         change = compare(replace(held, logits=logits.numpy()), parent).difference
         fits = -100 * change.value <= plan.options.max_drop + 1e-9
-        found = Tried(tuple(gone), tuned, recalibrated, scores[0], max(scores), change, fits)
+        found = Tried(tuple(gone), tuned, fitted, scores[0], max(scores), change, fits)
         self.tried[count] = found
         if fits and count == max(n for n, one in self.tried.items() if one.fits):
             self.child = child.to("cpu").requires_grad_(True).eval()
@@ -197,29 +217,18 @@ class Search:
         )
         return found
 
-    def _child(self, ranking: Ranking, count: int) -> tuple[Classifier, bool]:
-        """The parent without these blocks; with the statistics of its BatchNorm behind the first of
-        them taken anew on training images, where that makes the ranking's images likelier (Li et
-        al. 2020, EagleEye, arXiv 2007.02491: a pruned net is judged by its own statistics)."""
-        plan, gone = self.plan, ranking.gone(count)
-        child, other = (drop_blocks(plan.parent.model, gone) for _ in range(2))
-        behind = blocks(other)[min(gone) :]
-        if not any(isinstance(m, nn.BatchNorm2d) for part in behind for m in part.modules()):
-            return child, False
-        random = np.random.default_rng(plan.options.seed)
-        some = sample(plan.targets(plan.train), RECALIBRATED, random)
-        rows = plan.train[random.permutation(some)]  # each batch of all classes
-        with self.talk.phase("recalibrating", len(rows)) as tick:
-
-            def images() -> Iterator[Tensor]:
-                for x, _ in batches(plan, rows, self.talk):
-                    yield x.float()
-                    tick(len(x), "")
-
-            recalibrate_batchnorm(other, images(), within=behind)
-        before = ranking.steps[count - 1].score.nll
-        after = score_without(Line(other, plan.setup.hardware), self._shown, ()).nll
-        return (other, True) if after < before else (child, False)
+    def _without(self, gone: Collection[int]) -> tuple[Classifier, int]:
+        """The parent without these blocks, and how many of those that stay took over what they can
+        of what the others did."""
+        child = drop_blocks(self.plan.parent.model, gone)
+        line = Line(child, self.plan.setup.hardware)
+        work = self._folder / "maps"
+        try:
+            found = fit_what_stays(self.plan, Pair(self.line, line, gone), work, self.talk)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        write_back(child, found)
+        return child, len(found)
 
 
 def said(count: int) -> str:

@@ -156,7 +156,7 @@ def _check_classes(data: str, given: Listing, parent: Artifact) -> None:
 
 def default_epochs(images: int, batch_size: int) -> int:
     """Of the tuning: few images are seen often, so that there are steps enough to learn in."""
-    return min(40, max(4, round(400 / max(1, images // batch_size))))
+    return min(40, max(4, round(150 / max(1, images // batch_size))))
 
 
 def _setup(options: SlimOptions, asked: TrainOptions, parent: Artifact, listing: Listing) -> Setup:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plusx.fit.removal import Line, Trace
+from plusx.fit.line import Line, Trace
 
 BATCHES = {1: 25, 16: 11}
 """Images in a batch -> turns."""

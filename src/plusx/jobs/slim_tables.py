@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from plusx.fit.removal import Score
 from plusx.jobs.slim_search import Found
 from plusx.jobs.slim_setup import RANKED, Plan
 
@@ -44,12 +45,12 @@ def tables(planned: Plan, found: Found) -> dict[str, list[Row]]:
     go, with what it costs alone."""
     whole = found.ranking.whole
     curve: list[Row] = [
-        _curve_row(0, None, whole.top1, whole.nll)
+        _curve_row(0, None, whole, 0.0)
         | {"before_top1": found.parent[0], "before_nll": -found.parent[1],
            "after_top1": found.parent[0], "after_nll": -found.parent[1]}
     ]  # fmt: skip
     for count, step in enumerate(found.ranking.steps, 1):
-        row = _curve_row(count, step.block, step.score.top1, step.score.nll)
+        row = _curve_row(count, step.block, step.score, step.far)
         if tried := found.tried.get(count):
             row |= {
                 "before_top1": tried.before[0],
@@ -60,7 +61,7 @@ def tables(planned: Plan, found: Found) -> dict[str, list[Row]]:
                 "change_low": tried.change.low,
                 "change_high": tried.change.high,
                 "tuned_blocks": tried.tuned,
-                "recalibrated": tried.recalibrated,
+                "fitted_blocks": tried.fitted,
                 "fits": tried.fits,
             }
         curve.append(row)
@@ -70,17 +71,18 @@ def tables(planned: Plan, found: Found) -> dict[str, list[Row]]:
             "block": block,
             "goes": order.get(block),
             "ms": round(found.ranking.block_ms[block], 4),
-            "nll_alone": score.nll,
-            "nll_rise_alone": score.nll - whole.nll,
-            "top1_alone": score.top1,
+            "far_alone": left.far,
+            "nll_alone": left.score.nll,
+            "nll_rise_alone": left.score.nll - whole.nll,
+            "top1_alone": left.score.top1,
         }
-        for block, score in found.ranking.alone.items()
+        for block, left in found.ranking.alone.items()
     ]
     return {"curve": curve, "blocks": blocks}
 
 
-def _curve_row(removed: int, block: int | None, top1: float, nll: float) -> Row:
+def _curve_row(removed: int, block: int | None, score: Score, far: float) -> Row:
     empty = ("before_top1", "before_nll", "after_top1", "after_nll", "change", "change_low",
-             "change_high", "tuned_blocks", "recalibrated", "fits")  # fmt: skip
-    return {"removed": removed, "block": block, "ranking_top1": top1, "ranking_nll": nll,
-            **dict.fromkeys(empty)}  # fmt: skip
+             "change_high", "tuned_blocks", "fitted_blocks", "fits")  # fmt: skip
+    return {"removed": removed, "block": block, "ranking_top1": score.top1,
+            "ranking_nll": score.nll, "ranking_far": far, **dict.fromkeys(empty)}  # fmt: skip
