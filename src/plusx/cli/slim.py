@@ -42,7 +42,7 @@ def slim(
         typer.Option(help="Remove exactly so many [default: as many as --max-drop permits]."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of the tuning [default: 4 to 40, for 400 steps].")
+        int | None, typer.Option(help="Of the tuning [default: 4 to 40, for 150 steps].")
     ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate [default: 1e-4 at 32 images a step].")
