@@ -37,7 +37,7 @@ CONFIGURATIONS: dict[str, tuple[int, list[str]]] = {
 }
 """Name -> number of processes, options."""
 
-COMMON = ["--epochs=8", "--batch-size=16", "--patience=0", "--device=cpu", "--precision=float32",
+COMMON = ["--epochs=60", "--batch-size=16", "--patience=0", "--device=cpu", "--precision=float32",
           "--threads=1", "--checkpoint-minutes=0", "--no-thumbnails"]  # fmt: skip
 
 

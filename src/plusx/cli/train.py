@@ -166,6 +166,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "auto",
     precision: TrainPrecision = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run steps through torch.compile [default: off].")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="For decoding [default: one a core].")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell time, memory and disk; train nothing.")

@@ -29,11 +29,17 @@ from plusx.model.surgery import training_mode
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where, in which precision and in how many processes the loop computes."""
+    """Where, in which precision, in how many processes and how the loop computes.
+
+    Attributes:
+        device, dtype, processes: see there.
+        compiles: whether the steps run through ``torch.compile``; scoring does not.
+    """
 
     device: torch.device
     dtype: torch.dtype
     processes: Processes = field(default_factory=Processes)
+    compiles: bool = False
 
 
 def train_network(
@@ -73,6 +79,7 @@ def train_network(
     processes = hardware.processes
     net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion.to(hardware.device)
+    running: nn.Module = torch.compile(net) if hardware.compiles else net
     optimizer = make_optimizer(net, recipe)
     layers, average = by_distance(net), Average(net, recipe.ema) if recipe.ema else None
     judged = net if average is None else average.net
@@ -103,7 +110,7 @@ def train_network(
                 position.lr = recipe.lr_at(done, recipe.epochs * train.steps, gone)
                 if images:  # else none of the step's files can be read any more
                     optimizer.zero_grad(set_to_none=True)
-                    loss = backward(net, (inputs, targets), criterion=criterion, whole=whole,
+                    loss = backward(running, (inputs, targets), criterion=criterion, whole=whole,
                                     parts=recipe.accumulate, hardware=hardware)  # fmt: skip
                     norm = update(optimizer, position.lr, recipe.clip, processes)
                     position.add(loss, norm, int(images))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from plusx.data import Listing, groups_of
-from plusx.errors import PlusxError
+from plusx.errors import PlusxError, UsageError
 from plusx.evaluate import Predictions
 from plusx.fit.choice import Choice
 from plusx.fit.criterion import recipe_criterion
@@ -141,7 +142,9 @@ def _fine_tune(
     epochs = recipe.epochs
     label = "training" if fitted.probe is None else "fine-tuning"
     trackers = _trackers(setup, folder, talk)
-    with talk.phase(label, epochs * len(train)) as tick:
+    if setup.hardware.compiles:
+        talk.note("--compile: the first step takes a minute or two")
+    with talk.phase(label, epochs * len(train)) as tick, _compiling(setup):
 
         def show(step: Step) -> None:
             text = f"epoch {step.epoch}/{epochs} loss {step.loss:.3f} val {step.best:.3f}"
@@ -189,6 +192,24 @@ def waiting(history: Sequence[Epoch]) -> str:
         f"the network waited for images {share:.0%} of the training time (waited in history.csv): "
         "smaller files, more cores or fewer augmentations would make it faster"
     )
+
+
+@contextmanager
+def _compiling(setup: Setup) -> Iterator[None]:
+    """What ``torch.compile`` refuses, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if setup.hardware.compiles:
+            from torch._dynamo.exc import TorchDynamoException
+
+            if isinstance(error, TorchDynamoException):
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                raise UsageError(
+                    "--compile: torch.compile cannot compile the network here "
+                    f"({' '.join(lines[:2])}); leave it out"
+                ) from error
+        raise
 
 
 def _trackers(setup: Setup, folder: Path, talk: Talk) -> tuple[Tracker, ...]:

@@ -64,6 +64,7 @@ class TrainOptions(RecipeOptions):
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda[:N]`` or ``mps``.
         precision: of training: ``auto``, ``float32`` or ``bfloat16``.
+        compile: run the steps of the training through ``torch.compile``.
         threads: for decoding.
     """
 
@@ -93,6 +94,7 @@ class TrainOptions(RecipeOptions):
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:

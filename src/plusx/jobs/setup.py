@@ -97,6 +97,7 @@ class Setup:
                 "device": str(self.hardware.device),
                 "precision": str(self.hardware.dtype).removeprefix("torch."),
                 "threads": self.threads,
+                "compile": self.hardware.compiles,
                 "torch_threads": torch.get_num_threads(),
                 "processes": self.hardware.processes.world.size,
                 "processor": processor(),
@@ -151,7 +152,8 @@ def prepare(
     if options.resize_mode is not None:
         preprocessing = preprocessing.as_mode(options.resize_mode)
     device = resolve_device(options.device)
-    hardware = Hardware(device, resolve_precision(options.precision, device), together)
+    precision = resolve_precision(options.precision, device)
+    hardware = Hardware(device, precision, together, compiles=options.compile)
     audit = None if examine is None else examine(given, preprocessing)
     listing = _split(options, given, audit, talk)
     images = len(listing.part("train"))
@@ -162,6 +164,8 @@ def prepare(
     if recipe.balanced:
         Sampling(targets=target_array(listing.part("train"), len(listing.classes), listing.task))
     if together.several:
+        if options.compile:
+            raise UsageError("--compile is of one process; leave it out")
         _check_share(recipe, together, talk)
     return Setup(
         options=options,
@@ -190,6 +194,8 @@ def _check_whole(options: TrainOptions, unfreeze: int | None) -> None:
             f"--init {options.init} goes on with the training of that run: it gives the weights, "
             "and at least one block is trained; leave --weights out, and --unfreeze 0"
         )
+    if options.compile and unfreeze == 0:
+        raise UsageError("--compile is of fine-tuning, and --unfreeze 0 fine-tunes no block")
     if options.drop_path and unfreeze == 0:
         raise UsageError("--drop-path drops blocks that are trained, and --unfreeze 0 trains none")
 
