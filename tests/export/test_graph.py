@@ -102,3 +102,29 @@ def test_pipeline_gives_probabilities_logits_and_features(task: str, randomise) 
     assert found["features"].shape == (3, 16)
     assert net.training is False
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in pipeline.network.modules())
+
+
+@pytest.mark.parametrize("bank_images", [40, 3_000])
+def test_a_graph_with_a_large_bank_can_be_quantised(bank_images: int, randomise) -> None:
+    """NNCF cannot read a graph that converts what it stores; small tensors are folded away."""
+    pytest.importorskip("nncf", reason="extra 'int8' absent")
+    pytest.importorskip("onnx", reason="extra 'onnx' absent")
+    from plusx.export.onnx_file import to_onnx
+    from plusx.export.program import to_program
+    from plusx.export.quantise import quantise
+
+    spec = {"name": "tiny", "block": "basic", "depths": [1, 1], "widths": [8, 64], "stem": "3x3",
+            "stem_width": 8, "stem_stride": 1, "stem_pool": "none", "image_size": 32,
+            "classes": 4}  # fmt: skip
+    net = randomise(ResNet(ResNetSpec.from_dict(spec)))
+    bank = np.random.default_rng(0).normal(size=(bank_images, 64)).astype(np.float16)
+    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    decision = Decision(unknown=Unknown(0.5, 0.05, 7, bank))
+    pipeline = Pipeline(net, Preprocessing.for_size(32), decision, task="single")
+    images = noise(2, 40, 50, 3)
+    model = to_onnx(to_program(pipeline, images, name="tiny"), name="tiny")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert not [node.name for node in casts if node.input[0] in stored]
+    quantised = quantise(model, [one[None].numpy() for one in noise(4, 40, 50, 3)])
+    assert any(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
