@@ -283,8 +283,13 @@ def main() -> None:
     parser.add_argument("--weights", help="a torchvision file; by default from PLUSX_TEST_DATA")
     parser.add_argument("--images", type=int, default=160, help="to learn from, for the times")
     parser.add_argument("--epochs", type=int, help="20 for the times, 12 for accuracy")
-    parser.add_argument("--views", type=int, nargs="*", default=[],
-                        help="for accuracy: kept views to compare [default: plusx's own number]")
+    parser.add_argument(
+        "--views",
+        type=int,
+        nargs="*",
+        default=[],
+        help="for accuracy: kept views to compare [default: plusx's own number]",
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--accuracy", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="as little as runs at all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def train_network(
     processes = hardware.processes
     net.to(hardware.device).to(memory_format=torch.channels_last)
     criterion.to(hardware.device)
-    running: nn.Module = torch.compile(net) if hardware.compiles else net
+    running = cast("nn.Module", torch.compile(net)) if hardware.compiles else net
     optimizer = make_optimizer(net, recipe)
     layers, average = by_distance(net), Average(net, recipe.ema) if recipe.ema else None
     judged = net if average is None else average.net
