@@ -4,7 +4,7 @@ For each set, network and seed the images are split anew: so many to train and c
 report. On the same split run ``plusx train --unfreeze 0`` (the probe), ``plusx train`` (the probe,
 then its last two blocks; ships what wins on its validation images) and ``plusx train --recipe
 full``. Printed: a line a training, and a table with top-1 in the mean and its range over seeds, the
-paired difference from the probe with a 95% interval (bootstrap over images, all seeds of an image
+paired difference from the first way with a 95% interval (bootstrap over images, all seeds of an image
 together), and the median seconds of the whole command.
 
     python benchmarks/finetuned.py --data hymenoptera/ chest_xray/ --seeds 5
@@ -110,7 +110,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--small", type=int, default=96, help="pixels of EuroSAT's tiles")
     asked = parser.parse_args()
-    rows = ["| images | network | way | top-1 (range) | less the probe, points (95%) | seconds |",
+    base = asked.ways[0]
+    rows = [f"| images | network | way | top-1 (range) | less {base}, points (95%) | seconds |",
             "|---|---|---|---|---|---|"]  # fmt: skip
     for net in asked.models:
         for data in asked.data:
@@ -121,8 +122,8 @@ def main() -> None:
                 right.setdefault(way, []).append(found)
             for way, every in right.items():
                 shares = [sum(one.values()) / len(one) for one in every]
-                mean, low, high = difference(every, right[asked.ways[0]])
-                less = "" if way == asked.ways[0] else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+                mean, low, high = difference(every, right[base])
+                less = "" if way == base else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
                 rows.append(
                     f"| {Path(data).name} | {net} | {way} | {np.mean(shares):.1%} "
                     f"({min(shares):.1%} to {max(shares):.1%}) | {less} | "
