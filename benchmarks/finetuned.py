@@ -4,12 +4,12 @@ For each set, network and seed the images are split anew: so many to train and c
 report. On the same split run ``plusx train --unfreeze 0`` (the probe), ``plusx train`` (the probe,
 then its last two blocks; ships what wins on its validation images) and ``plusx train --recipe
 full``. Printed: a line a training, and a table with top-1 in the mean and its range over seeds, the
-paired difference from the first way with a 95% interval (bootstrap over images, all seeds of an image
-together), and the median seconds of the whole command.
+paired difference from the first way with a 95% interval (bootstrap over images, all seeds of an
+image together), and the median seconds of the whole command.
 
     python benchmarks/finetuned.py --data hymenoptera/ chest_xray/ --seeds 5
 
-Expected: no interval of the default's difference lies below zero.
+Expected: no interval of the default's difference from the probe lies below zero.
 """
 
 from __future__ import annotations
