@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import os
 import platform
 import statistics
@@ -45,8 +46,11 @@ def manifest(data: str, seed: int, target: Path, *, train: int, report: int) -> 
     listing = read_listing(data)
     random = np.random.default_rng(seed)
     names = dict(enumerate(listing.classes))
-    paths = np.array(sorted({(str(Path(s.path).resolve()), names[int(str(s.target))])
-                             for s in listing.samples}))  # fmt: skip
+    files = {}  # of equal files, of which chest_xray has some, one
+    for sample in listing.samples:
+        path = Path(sample.path).resolve()
+        files[hashlib.sha256(path.read_bytes()).hexdigest()] = path, names[int(str(sample.target))]
+    paths = np.array(sorted((str(path), name) for path, name in files.values()))
     paths = paths[random.permutation(len(paths))]
     learnt: list[int] = []
     for name in listing.classes:

@@ -202,15 +202,17 @@ def _company(stage_of: Sequence[int], number: int, gone: Sequence[int]) -> bool:
 def _block_ms(
     line: Line, images: Tensor, candidates: Sequence[int], *, most: int = 8, turns: int = 5
 ) -> tuple[dict[int, float], int]:
-    """Median over turns in which all blocks are timed one after the other."""
+    """Median over turns in which all blocks are timed one after the other, and over the blocks of a
+    stage: those that keep the shape are alike."""
     images = images[:most]
     trace = line.through(images)
-    taken: dict[int, list[float]] = {n: [] for n in candidates}
-    for _ in range(turns + 1):
+    taken: dict[int, list[float]] = {line.stage_of[n]: [] for n in candidates}
+    for turn in range(turns + 1):
         for number in candidates:
             started = time.perf_counter()
             line.blocks[number](trace.inputs[number])
             if line.hardware.device.type == "cuda":
                 torch.cuda.synchronize(line.hardware.device)
-            taken[number].append(1000 * (time.perf_counter() - started))
-    return {n: float(np.median(all_ms[1:])) for n, all_ms in taken.items()}, len(images)
+            if turn:  # the first warms up
+                taken[line.stage_of[number]].append(1000 * (time.perf_counter() - started))
+    return {n: float(np.median(taken[line.stage_of[n]])) for n in candidates}, len(images)
