@@ -52,7 +52,10 @@ def slim(
     tune_images: Annotated[
         int, typer.Option(help="At most so many training images are tuned on.")
     ] = 4_000,
-    views: Annotated[int, typer.Option(help="Of each: the plain one, and augmented ones.")] = 2,
+    views: Annotated[
+        int | None,
+        typer.Option(help="Of each, the plain one first [default: 2 to 8, for 4000 in all]."),
+    ] = None,
     cache_gib: Annotated[float, typer.Option(help="Most disk for activations.")] = 8.0,
     curve: Annotated[
         bool, typer.Option("--curve", help="Tune every number of blocks: the whole curve.")

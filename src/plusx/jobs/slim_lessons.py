@@ -105,8 +105,7 @@ def gather_lessons(
         DataError: an image cannot be read any more.
         UsageError: the activations of one view don't fit into ``--cache-gib`` or on the disk.
     """
-    views, n, m = plan.setup.recipe.epochs, len(plan.train), len(plan.chooses)
-    views = min(plan.options.views, views)
+    views, n, m = plan.views, len(plan.train), len(plan.chooses)
     shape = _shape(plan, pair, split)
     views = _fitting(plan, shape, views, folder, talk) if known is None else len(known.taught)
     store = ScratchActivations(folder, views * n + m, shape)

@@ -31,7 +31,8 @@ class SlimOptions:
         batch_size: images per step.
         images: at most so many choose.
         tune_images: at most so many training images are tuned on.
-        views: of each of them, the plain one and augmented ones.
+        views: of each of them, the plain one and augmented ones; by default as many as make 4,000
+            in all: 2 at least and 8 at most.
         cache_gib: at most so much disk for activations.
         curve: tune every number of blocks, for the whole curve.
         compare_random: judge so many random choices of as many blocks, too.
@@ -52,7 +53,7 @@ class SlimOptions:
     batch_size: int = 32
     images: int = 1_000
     tune_images: int = 4_000
-    views: int = 2
+    views: int | None = None
     cache_gib: float = 8.0
     curve: bool = False
     compare_random: int = 0
@@ -64,7 +65,7 @@ class SlimOptions:
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if value is None and name in ("blocks", "epochs", "threads"):
+            if value is None and name in ("blocks", "epochs", "threads", "views"):
                 continue
             if type(value) is not int or value < least:
                 raise UsageError(

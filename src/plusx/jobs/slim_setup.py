@@ -82,6 +82,12 @@ class Plan:
         return validation(self.setup.listing, rows)
 
     @property
+    def views(self) -> int:
+        """Of each training image; never more than epochs, of which each shows one."""
+        few = min(8, max(2, 4_000 // max(1, len(self.train))))
+        return min(self.options.views or few, self.setup.recipe.epochs)
+
+    @property
     def who_reports(self) -> str:
         """In words."""
         if self.tested:

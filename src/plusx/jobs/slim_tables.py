@@ -27,6 +27,7 @@ def settings(planned: Plan, found: Found) -> dict[str, Any]:
         "parent_sha256": planned.parent.sha256,
         "lr": recipe.lr,
         "epochs": recipe.epochs,
+        "views": planned.views,
         "device": str(hardware.device),
         "precision": str(hardware.dtype).removeprefix("torch."),
         "threads": planned.setup.threads,
