@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import torch
 import plusx
 from plusx import Run
 from plusx.errors import UsageError
-from plusx.jobs.cache import clear_cache, list_cache
+from plusx.jobs.cache import CacheItem, clear_cache, list_cache
 from plusx.jobs.cached import affordable_views, default_views
 from plusx.jobs.fitting import fit
 from plusx.jobs.material import Material, gather
@@ -81,6 +82,65 @@ def everything(material: Material) -> tuple[torch.Tensor, np.ndarray]:
     assert material.store is not None
     assert material.first is not None
     return material.store.read(np.arange(material.store.images))[0], material.first.features
+
+
+def test_features_of_a_scan_and_a_choice_are_those_of_training(
+    cache: Path, photos: Path, tiny_weights: Path, quick: dict[str, Any], tmp_path: Path
+) -> None:
+    """No image runs twice through a frozen network."""
+    talk = Heard()
+    found = plusx.scan(photos, weights=tiny_weights, device="cpu", talk=talk)
+    (kept,) = list_cache_of(cache)
+    assert (kept.kind, kept.images) == ("features", 96)
+    assert not any("used again" in line for line in talk.heard)
+    choice = plusx.choose(photos, models=f"tiny={tiny_weights}", seconds=0.01, device="cpu",
+                          out=tmp_path / "choice", talk=talk)  # fmt: skip
+    assert "features of tiny of an earlier run are used again" in talk.heard
+    assert choice.nets[0].top1.value > 0.5
+    plusx.train(photos, **quick | {"weights": tiny_weights, "unfreeze": 0, "talk": talk,
+                                   "precision": "auto", "out": tmp_path / "run"})  # fmt: skip
+    assert "features of an earlier run are used again" in talk.heard
+    again = plusx.scan(photos, weights=tiny_weights, device="cpu", talk=talk)
+    assert again.to_json() == found.to_json()
+    assert len(list_cache_of(cache)) == 1
+
+
+def test_a_scan_without_a_cache_keeps_no_features(
+    cache: Path, photos: Path, tiny_weights: Path
+) -> None:
+    plusx.scan(photos, weights=tiny_weights, device="cpu", cache=None, talk=Heard())
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("trouble", ["locked", "full", "room"])
+def test_where_features_cannot_be_kept_they_are_computed(
+    cache: Path, photos: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    kept = plusx.scan(photos, weights=tiny_weights, device="cpu", cache=None, talk=Heard())
+    if trouble == "locked":
+        cache.parent.mkdir()
+        cache.write_text("no folder")
+        said = "no features are kept there"
+    elif trouble == "room":
+        monkeypatch.setenv("PLUSX_CACHE_GIB", "0")
+        said = "there is no room for"
+    else:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("plusx.fit.cache_rows.RowTable.append", full)
+        said = "the disk is full: no features are kept"
+    talk = Heard()
+    found = plusx.scan(photos, weights=tiny_weights, device="cpu", talk=talk)
+    assert sum(said in line for line in talk.heard) == 1
+    assert found.findings == kept.findings
+
+
+def list_cache_of(cache: Path) -> list[CacheItem]:
+    """What networks gave."""
+    assert cache.is_dir()
+    return [one for one in list_cache() if one.net]
 
 
 def test_the_next_run_uses_them_and_trains_alike_to_the_bit(

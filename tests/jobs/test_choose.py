@@ -13,11 +13,13 @@ import plusx
 from plusx.data import read_listing
 from plusx.errors import UsageError
 from plusx.evaluate.intervals import Figure
+from plusx.fit.cache import TrunkCache
+from plusx.fit.cache_key import file_keys
+from plusx.fit.cache_rows import RowTable
 from plusx.fit.probe import cross_validate
 from plusx.jobs.bench_timing import Timing
 from plusx.jobs.choose_candidates import LADDER, Candidate, Net, find_candidates, in_folder
 from plusx.jobs.choose_estimate import estimate
-from plusx.jobs.choose_features import content_hashes
 from plusx.jobs.choose_figures import Judged, advise, compare_all, fitting_size
 from plusx.jobs.choose_options import ChooseOptions, parse_latency
 from plusx.jobs.choose_work import tie_copies
@@ -84,12 +86,13 @@ def test_a_choice_leaves_a_page_and_figures(chosen):
 
 
 def test_the_figures_are_those_of_cross_validation(chosen, photos):
-    (file,) = (chosen.path.parent / "cache").glob("mine-*.npz")
     samples = read_listing(photos).part("train")
-    with np.load(file) as kept:
-        row = {key.tobytes(): features
-               for key, features in zip(kept["hashes"], kept["features"], strict=True)}  # fmt: skip
-    features = np.stack([row[key.tobytes()] for key in content_hashes(samples, 1)])
+    (entry,) = (one for one in TrunkCache(chosen.path.parent / "cache" / "trunk", 2**30).entries()
+                if one.about["net"] == "mine")  # fmt: skip
+    table = RowTable(entry.folder, entry.about["row_bytes"])
+    table.load()
+    keys = file_keys([sample.path for sample in samples])
+    features = table.read(table.find(keys, 0)).view(np.float32)
     targets = np.array([sample.targets[0] for sample in samples])
     found = cross_validate(features, targets, classes=2, repeats=5, folds=5, seed=0)
     (mine,) = (one for one in chosen.nets if one.name == "mine")
@@ -105,15 +108,15 @@ def test_features_are_found_again_wherever_the_images_lie(chosen, photos, shelf,
     again = plusx.choose(moved, models="mine,tiny", weights_dir=shelf, out=tmp_path / "out",
                          cache=chosen.path.parent / "cache", talk=talk, **QUICK)  # fmt: skip
     said = (tmp_path / "log").read_text()
-    assert "features of mine: kept from before" in said
-    assert "features of tiny: kept from before" in said
+    assert "features of mine of an earlier run are used again" in said
+    assert "features of tiny of an earlier run are used again" in said
     before = {one.name: one.top1 for one in chosen.nets}
     assert {one.name: one.top1 for one in again.nets} == {k: before[k] for k in ("mine", "tiny")}
 
 
 def test_damaged_features_are_computed_again(chosen, photos, shelf, tmp_path):
     shutil.copytree(chosen.path.parent / "cache", tmp_path / "cache")
-    for file in (tmp_path / "cache").iterdir():
+    for file in (tmp_path / "cache").rglob("rows.bin"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     again = plusx.choose(photos, models="mine", weights_dir=shelf, out=tmp_path / "out",
                          cache=tmp_path / "cache", talk=Talk(quiet=True), **QUICK)  # fmt: skip
@@ -254,10 +257,10 @@ def test_copies_are_one_group(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8), 9 if name == "b/3.png" else 3).save(tmp_path / name)
     samples = read_listing(tmp_path, training=False).samples
-    groups = tie_copies(samples, content_hashes(samples, 1))
+    groups = tie_copies(samples, file_keys([one.path for one in samples]))
     assert groups is not None
     assert groups[0] == groups[1] != groups[2]
-    assert tie_copies(samples[1:], content_hashes(samples[1:], 1)) is None
+    assert tie_copies(samples[1:], file_keys([one.path for one in samples[1:]])) is None
 
 
 def judged(name, ms, right, variant=None):

@@ -46,9 +46,9 @@ def scan(
         bool, typer.Option("--thumbnails/--no-thumbnails", help="Show images on the page.")
     ] = True,
     cache: Annotated[
-        str | None, typer.Option(help="Folder for facts [default: the user's cache folder].")
+        str | None, typer.Option(help="Folder for facts and features [default: the user's cache folder].")
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no facts.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep neither.")] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="That read images [default: one a core].")
     ] = None,

@@ -175,6 +175,12 @@ class FactTable:
     def __iter__(self) -> Iterator[ImageFacts]:
         return (self[i] for i in range(len(self)))
 
+    def keys(self, paths: Sequence[str]) -> npt.NDArray[np.bytes_]:
+        """(m,) 16 bytes that name the content of each file; all of ``paths`` are in the table."""
+        place = {path: number for number, path in enumerate(self.paths)}
+        hashes = np.ascontiguousarray(self.rows["file_hash"][[place[path] for path in paths]])
+        return hashes.view("S16").reshape(-1)
+
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
         """(n,) True where the image can be read."""

@@ -9,6 +9,7 @@ was moved or to which images were added finds its own again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,9 @@ FORMAT = 1
 
 FREE = 0.9
 """Share of the free disk that may be filled."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a system says of a disk, or of a share of it, that is full."""
 
 SHARED = 0.1
 """An entry that holds less than this share of the wanted images belongs to another data set."""
@@ -190,6 +194,10 @@ class TrunkCache:
         os.utime(place / "about.json")
         return CacheSlot(place, about, used)
 
+    def holds(self, about: About, keys: Keys) -> int:
+        """How many of the images ``keys`` the entry has that ``open`` would give; none is made."""
+        return self._nearest(about, np.unique(keys))[1]
+
     def make_room(self, wanted: int, mine: list[Path]) -> int:
         """Remove what was not used for longest until ``wanted`` more bytes fit.
 
@@ -223,16 +231,21 @@ class TrunkCache:
 
     def _own(self, about: About, keys: Keys) -> Path:
         wanted = np.unique(keys)
-        best, most = None, SHARED * len(wanted)
+        name = hashlib.sha256(wanted.tobytes()).hexdigest()[:8]
+        return self._nearest(about, wanted)[0] or self.folder / f"{about.key}-{name}"
+
+    def _nearest(self, about: About, wanted: Keys) -> tuple[Path | None, int]:
+        """The entry that holds most of these different images, if it holds its share of them, and
+        how many."""
+        best, most = None, 0
         for place in sorted(self.folder.glob(f"{about.key}-*/")):
             with suppress(OSError, ValueError):
                 size = (place / "index.bin").stat().st_size // RECORD.itemsize
                 held = np.fromfile(place / "index.bin", RECORD, size)["key"]
                 shared = int(np.isin(wanted, held).sum())
-                if shared >= most and shared:
+                if shared >= max(1, most, SHARED * len(wanted)):
                     best, most = place, shared
-        name = hashlib.sha256(wanted.tobytes()).hexdigest()[:8]
-        return best or self.folder / f"{about.key}-{name}"
+        return best, most
 
 
 def _read(path: Path) -> dict[str, Any]:

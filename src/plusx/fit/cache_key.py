@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -69,9 +70,10 @@ def depends_views(
     return plain | {"augmentation": asdict(augmentation), "seed": seed}
 
 
-def file_keys(paths: Sequence[str]) -> Keys:
+def file_keys(paths: Sequence[str], threads: int = 1) -> Keys:
     """(n,) content hash of each file, as a scan has it; of one that cannot be read, of its name."""
-    return np.array([_file_key(path) for path in paths], dtype="S16")
+    with ThreadPoolExecutor(threads) as pool:
+        return np.array(list(pool.map(_file_key, paths)), dtype="S16")
 
 
 def _file_key(path: str) -> bytes:

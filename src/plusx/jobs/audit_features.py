@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,15 @@ import numpy.typing as npt
 from plusx.data import groups_of
 from plusx.data.groups import keep_together
 from plusx.decide import log_softmax
-from plusx.engines import TorchEngine
 from plusx.evaluate.label_errors import find_label_errors
 from plusx.evaluate.outliers import FEWEST_IMAGES, find_outliers
 from plusx.evaluate.shortcuts import deal
-from plusx.fit.features import Loading, first_pass
+from plusx.fit.cache import TrunkCache
 from plusx.fit.probe import cross_validate, fit_probe
 from plusx.jobs.audit import Audit
 from plusx.jobs.audit_alike import find_lookalikes
 from plusx.jobs.audit_findings import Finding, Item, found
+from plusx.jobs.kept_features import Frozen, kept_features, user_cache
 from plusx.jobs.options import ScanOptions
 from plusx.jobs.talk import Talk
 from plusx.runtime import cpu_count, resolve_device, resolve_precision
@@ -66,23 +66,31 @@ def extract(audit: Audit, options: ScanOptions, talk: Talk) -> tuple[Features, I
         seed=options.seed,
     )
     where = resolve_device(options.device)
-    engine = TorchEngine(
-        made.model, device=where, dtype=resolve_precision("auto", where), top_blocks=0
+    net = Frozen(
+        made.model,
+        replace(made.preprocessing, reading=audit.seen.reading),
+        device=where,
+        dtype=resolve_precision("auto", where),
+        threads=cpu_count(),
     )
     rows = np.flatnonzero(audit.readable)
     samples = [audit.listing.samples[i] for i in rows]
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        talk.phase("features", len(samples)) as tick,
-    ):
-        first = first_pass(
-            engine,
-            samples,
-            replace(made.preprocessing, reading=audit.seen.reading),
-            folder=Path(folder),
-            loading=Loading(cpu_count(), tick=lambda n: tick(n, "")),
-        )
-        return np.array(first.features[first.readable]), rows[first.readable]
+    first = kept_features(
+        net,
+        samples,
+        audit.table.keys([sample.path for sample in samples]),
+        cache=_cache(options),
+        data=Path(audit.listing.root).name,
+        talk=talk,
+    )
+    return first.features[first.readable], rows[first.readable]
+
+
+def _cache(options: ScanOptions) -> TrunkCache | None:
+    if options.cache is None:
+        return None
+    asked = os.fspath(options.cache)
+    return user_cache() if asked == "auto" else user_cache(Path(asked))
 
 
 def judge(audit: Audit, features: Features, rows: Ints, *, seed: int = 0) -> Audit:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from plusx.errors import UsageError
-from plusx.fit.cache import TrunkCache
-from plusx.runtime import cache_folder, cache_gib
+from plusx.jobs.kept_features import user_cache
+from plusx.runtime import cache_folder
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -51,7 +51,7 @@ class CacheItem:
 def list_cache() -> list[CacheItem]:
     """All that is kept, the last used first."""
     found = []
-    for entry in _trunk().entries():
+    for entry in user_cache().entries():
         with suppress(OSError):  # a run may remove it meanwhile
             images, views = entry.counts
             said = {key: str(entry.about.get(key, "?")) for key in ("kind", "net", "data")}
@@ -82,7 +82,7 @@ def clear_cache(older_than: str | None = None) -> tuple[list[CacheItem], list[Ca
     least = 0.0 if older_than is None else _seconds(older_than)
     went: list[CacheItem] = []
     stays: list[CacheItem] = []
-    trunk = {entry.folder.name: entry for entry in _trunk().entries()}
+    trunk = {entry.folder.name: entry for entry in user_cache().entries()}
     for one in list_cache():
         if time.time() - one.used < least:
             continue
@@ -93,10 +93,6 @@ def clear_cache(older_than: str | None = None) -> tuple[list[CacheItem], list[Ca
             gone = _remove(cache_folder() / kind / name)
         (went if gone else stays).append(one)
     return went, stays
-
-
-def _trunk() -> TrunkCache:
-    return TrunkCache(cache_folder() / "trunk", int(cache_gib() * 2**30))
 
 
 def _seconds(text: str) -> float:

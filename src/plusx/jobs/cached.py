@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,6 @@ from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
 from plusx.model.surgery import fold_batchnorm, split_trunk
 from plusx.runtime import cache_folder, cache_gib
-
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What a system says of a disk, or of a share of it, that is full."""
 
 
 def default_views(images: int, epochs: int) -> int:
@@ -83,11 +79,7 @@ def image_keys(setup: Setup) -> Keys:
     samples = setup.listing.samples
     if setup.audit is None:
         return file_keys([sample.path for sample in samples])
-    table = setup.audit.table
-    row = {path: number for number, path in enumerate(table.paths)}
-    wanted = [row[sample.path] for sample in samples]
-    keys: Keys = np.ascontiguousarray(table.rows["file_hash"][wanted]).view("S16").reshape(-1)
-    return keys
+    return setup.audit.table.keys([sample.path for sample in samples])
 
 
 def open_engine(setup: Setup, *, plainly: bool = False) -> tuple[SplitEngine, TrunkEngine]:

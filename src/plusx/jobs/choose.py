@@ -15,10 +15,10 @@ from plusx.data import BadImage, Sample, drop
 from plusx.data.records import target_array
 from plusx.errors import UsageError
 from plusx.evaluate.intervals import group_numbers
+from plusx.fit.features import Features
 from plusx.jobs.bench import describe_machine
 from plusx.jobs.bench_timing import Timing, busy_note, cores_in_use
 from plusx.jobs.choose_candidates import Net, find_candidates
-from plusx.jobs.choose_features import Features
 from plusx.jobs.choose_figures import (
     Advice,
     Judged,
@@ -116,7 +116,7 @@ def choose(data: str | os.PathLike[str], *, talk: Talk | None = None, **options:
         talk.note(f"left out: {item.path}: {item.reason}")
     drop(images.listing, bad)  # raises where a class has no image left
     samples = [one for one, read in zip(images.samples, readable, strict=True) if read]
-    groups = tie_copies(samples, images.hashes[readable])
+    groups = tie_copies(samples, images.keys[readable])
     targets = target_array(samples, len(images.listing.classes), "single").astype(np.int64)
     judged = _judge(nets, times, features=features, targets=targets, groups=groups, asked=asked,
                     talk=talk)  # fmt: skip

@@ -9,11 +9,10 @@ from functools import partial
 from typing import Any
 
 from plusx.jobs.choose_candidates import Net, find_candidates, load_all
-from plusx.jobs.choose_features import FeatureFile, extract
 from plusx.jobs.choose_options import ChooseOptions
-from plusx.jobs.choose_work import check_some, decoding_threads, feature_folder, find_images
+from plusx.jobs.choose_work import check_some, feature_cache, find_images, frozen
+from plusx.jobs.kept_features import kept_features
 from plusx.jobs.talk import Talk
-from plusx.runtime import resolve_device, resolve_precision
 from plusx.weights import Network
 
 _FEW = 8  # images that each net runs
@@ -49,24 +48,21 @@ def estimate(
     asked, talk = ChooseOptions.of(data, **options), talk or Talk()
     images = find_images(asked, talk)
     candidates, skipped = find_candidates(asked)
-    where = resolve_device(asked.device)
-    dtype, few = (
-        resolve_precision("auto", where),
-        images.samples[:: max(1, len(images.samples) // _FEW)][:_FEW],
-    )
+    step = max(1, len(images.samples) // _FEW)
+    few, keys = images.samples[::step][:_FEW], images.keys[::step][:_FEW]
     seconds, kept, names = 0.0, 0, []
 
     def look(net: Net, network: Network) -> None:
         nonlocal seconds, kept
         names.append(net.name)
-        file = FeatureFile(feature_folder(asked), net, dtype)
-        known = int((file.find(images.hashes) >= 0).sum())
+        mine = frozen(net, network, asked)
+        entry = mine.entry(mine.engine(len(images.samples)))
+        known = feature_cache(asked).holds(entry, images.keys)
         kept += known
-        run = partial(extract, net, network, device=where, dtype=dtype,
-                      threads=decoding_threads(asked), talk=Talk(quiet=True))  # fmt: skip
-        run(few[:1])  # warms up
+        run = partial(kept_features, mine, cache=None, data="", talk=Talk(quiet=True))
+        run(few[:1], keys[:1])  # warms up
         began = time.perf_counter()
-        run(few)
+        run(few, keys)
         per_image = (time.perf_counter() - began) / len(few)
         seconds += (len(images.samples) - known) * per_image + 1.3 * asked.seconds + 3
 

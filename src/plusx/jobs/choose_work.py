@@ -13,16 +13,20 @@ import numpy.typing as npt
 from plusx.data import BadImage, Listing, Sample, groups_of, read_listing, split_listing
 from plusx.data.records import target_array
 from plusx.errors import UsageError
+from plusx.fit.cache import TrunkCache
+from plusx.fit.cache_key import file_keys
+from plusx.fit.cache_rows import Keys
+from plusx.fit.features import Features
 from plusx.fit.rows import sample
 from plusx.jobs.bench_engines import Run, make
 from plusx.jobs.bench_timing import ROUNDS, Timing, interleave
 from plusx.jobs.choose_candidates import Candidate, Net, load_all
-from plusx.jobs.choose_features import FeatureFile, Features, content_hashes, extract
 from plusx.jobs.choose_figures import fitting_size
 from plusx.jobs.choose_options import ChooseOptions
+from plusx.jobs.kept_features import Frozen, kept_features, user_cache
 from plusx.jobs.talk import Talk
 from plusx.jobs.wording import by_reason
-from plusx.runtime import cache_folder, cpu_count, resolve_device, resolve_precision
+from plusx.runtime import cpu_count, resolve_device, resolve_precision
 from plusx.weights import Network
 
 
@@ -33,13 +37,13 @@ class Images:
     Attributes:
         listing: with its splits.
         samples: n of them.
-        hashes: (n, 16) of their content.
+        keys: (n,) of their content.
         about: where they come from, in words.
     """
 
     listing: Listing
     samples: tuple[Sample, ...]
-    hashes: npt.NDArray[np.uint8]
+    keys: Keys
     about: str
 
 
@@ -65,7 +69,8 @@ def find_images(asked: ChooseOptions, talk: Talk) -> Images:
             "proportion (--images)"
         )
     samples = tuple(train[row] for row in rows)
-    return Images(listing, samples, content_hashes(samples, decoding_threads(asked)), about)
+    keys = file_keys([one.path for one in samples], decoding_threads(asked))
+    return Images(listing, samples, keys, about)
 
 
 def load_nets(
@@ -119,36 +124,32 @@ def gather_features(
     nets: Sequence[Net], images: Images, asked: ChooseOptions, talk: Talk
 ) -> tuple[list[Features], npt.NDArray[np.bool_], tuple[BadImage, ...]]:
     """Features of each net for the images that all of them could read."""
-    where = resolve_device(asked.device)
-    dtype = resolve_precision("auto", where)
     everything: list[Features] = []
     readable = np.ones(len(images.samples), dtype=np.bool_)
     bad: dict[str, BadImage] = {}
     for net in nets:
-        file = FeatureFile(feature_folder(asked), net, dtype)
-        new = np.flatnonzero(file.find(images.hashes) < 0)
-        if len(new):
-            # not those that another net could not read: the reason is the same
-            new = new[readable[new]]
-            network = net.candidate.load(len(images.listing.classes), asked.seed)
-            found, read, failed = extract(
-                net, network, [images.samples[row] for row in new], device=where, dtype=dtype,
-                threads=decoding_threads(asked), talk=talk,
-            )  # fmt: skip
-            bad |= {item.path: item for item in failed}
-            readable[new[~read]] = False
-            file.add(images.hashes[new[read]], found[read])
-        else:
-            talk.say(f"features of {net.name}: kept from before")
-        everything.append(file.rows(file.find(images.hashes)))
+        rows = np.flatnonzero(readable)  # not those that another net could not read
+        network = net.candidate.load(len(images.listing.classes), asked.seed)
+        first = kept_features(
+            frozen(net, network, asked),
+            [images.samples[row] for row in rows],
+            images.keys[rows],
+            cache=feature_cache(asked),
+            data=Path(images.listing.root).name,
+            talk=talk,
+        )
+        bad |= {item.path: item for item in first.bad}
+        readable[rows[~first.readable]] = False
+        found = np.zeros((len(images.samples), first.features.shape[1]), np.float32)
+        found[rows] = first.features
+        everything.append(found)
     return [found[readable] for found in everything], readable, tuple(bad.values())
 
 
-def tie_copies(samples: Sequence[Sample], hashes: npt.NDArray[np.uint8]) -> tuple[str, ...] | None:
+def tie_copies(samples: Sequence[Sample], keys: Keys) -> tuple[str, ...] | None:
     """As the data names them; files of one content are a group, so that no fold judges a copy of
     what another learned from."""
-    _, same, count = np.unique(hashes, axis=0, return_inverse=True, return_counts=True)
-    same = same.ravel()
+    _, same, count = np.unique(keys, return_inverse=True, return_counts=True)
     tied = [
         replace(one, group=f"copies {number}") if one.group is None and count[number] > 1 else one
         for one, number in zip(samples, same.tolist(), strict=True)
@@ -178,9 +179,16 @@ def check_some(names: Sequence[str], skipped: dict[str, str]) -> None:
         )
 
 
-def feature_folder(asked: ChooseOptions) -> Path:
+def frozen(net: Net, network: Network, asked: ChooseOptions) -> Frozen:
+    """As it runs over the images."""
+    where = resolve_device(asked.device)
+    dtype, threads = resolve_precision("auto", where), decoding_threads(asked)
+    return Frozen(network.model, net.preprocessing, where, dtype, threads, net.name)
+
+
+def feature_cache(asked: ChooseOptions) -> TrunkCache:
     """Where features are kept from run to run."""
-    return cache_folder() / "features" if asked.cache is None else Path(asked.cache)
+    return user_cache(None if asked.cache is None else Path(asked.cache))
 
 
 def decoding_threads(asked: ChooseOptions) -> int:

@@ -15,12 +15,14 @@ from plusx.data.records import target_array
 from plusx.data.remarks import Remarks
 from plusx.engines.openvino_split import TrunkRefused
 from plusx.engines.split import SplitEngine
+from plusx.fit.cache import FULL
 from plusx.fit.cache_rows import Keys
 from plusx.fit.features import FirstPass, Loading, cached_pass, first_pass
 from plusx.fit.inputs import CachedViews, Feed, Inputs, Source, StreamedImages
 from plusx.fit.keyed_rows import KeyedRows
 from plusx.fit.trunk import ActivationStore, Rows
-from plusx.jobs.cached import FULL, KeptTrunk, open_kept, trained_on
+from plusx.jobs.cached import KeptTrunk, open_kept, trained_on
+from plusx.jobs.kept_features import say_waiting, take_stock
 from plusx.jobs.setup import Setup
 from plusx.jobs.talk import Talk
 
@@ -162,10 +164,7 @@ def _take_stock(
         parts["features"] = kept.features
     if kept.store is not None:
         parts["trunk activations"] = kept.store.plain
-    for what, part in parts.items():
-        if len(part.missing(0, everything)):
-            locks.enter_context(part.writing(lambda: _say_waiting(talk)))
-        _say_reused(what, part, everything, talk)
+    take_stock(parts, everything, locks, talk)
     _remark_reused(setup, list(parts.values()), remarks)
 
 
@@ -181,7 +180,7 @@ def _add_views(setup: Setup, kept: KeptTrunk, first: FirstPass, talk: Talk) -> t
     total = (store.views - 1) * len(trained)
     with talk.phase("views", total) as tick, ExitStack() as locks:
         if any(len(store.augmented.missing(view, trained)) for view in store.augmented.views):
-            locks.enter_context(store.augmented.writing(lambda: _say_waiting(talk)))
+            locks.enter_context(store.augmented.writing(lambda: say_waiting(talk)))
         for view in store.augmented.views:
             run = store.augmented.missing(view, trained)
             tick(len(trained) - len(run), "")
@@ -207,22 +206,6 @@ def _names(keys: Keys) -> list[int]:
     """A whole number for each image, from its content: its views do not depend on the others."""
     numbers: list[int] = np.ascontiguousarray(keys).view("<u8")[::2].tolist()
     return numbers
-
-
-def _say_waiting(talk: Talk) -> None:
-    talk.say("waiting for another run that keeps the same activations")
-
-
-def _say_reused(what: str, part: KeyedRows, images: Rows, talk: Talk) -> None:
-    lack = int((~part.known(0)[images]).sum())
-    if part.damaged:
-        talk.say(
-            f"{part.slot.folder}: {part.damaged} kept rows are cut off or damaged and are not used"
-        )
-    if not lack:
-        talk.say(f"{what} of an earlier run are used again")
-    elif lack < len(images):
-        talk.say(f"{what} of {len(images) - lack:,} images are used again, {lack:,} are run")
 
 
 def _remark_reused(setup: Setup, parts: Sequence[KeyedRows], remarks: Remarks) -> None:
