@@ -46,7 +46,7 @@ def scan(
         bool, typer.Option("--thumbnails/--no-thumbnails", help="Show images on the page.")
     ] = True,
     cache: Annotated[
-        str | None, typer.Option(help="Folder for facts and features [default: the user's cache folder].")
+        str | None, typer.Option(help="Folder for facts and features [default: the user's own].")
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep neither.")] = False,
     processes: Annotated[
