@@ -78,11 +78,13 @@ def go(folder: Path, processes: Processes, epochs: int) -> dict[str, Any]:
     }
 
 
-def member(rank: int, size: int, port: int, folder: Path, epochs: int) -> None:
-    here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+def member(rank: int, size: int, port: int, folder: Path, epochs: int, apart: bool) -> None:
+    local = (0, 1) if apart else (rank, size)
+    here = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": local[0], "LOCAL_WORLD_SIZE": local[1]}
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     os.environ |= {name: str(value) for name, value in (here | meeting).items()}
     with joined("cpu") as processes:
+        assert (processes.shared is None) == apart
         try:
             found = go(folder, processes, epochs)
         except PlusxError as error:
@@ -92,13 +94,15 @@ def member(rank: int, size: int, port: int, folder: Path, epochs: int) -> None:
         torch.save(found, folder / f"{rank}.pt")
 
 
-def together(size: int, folder: Path, epochs: int = 3) -> list[dict[str, Any]]:
+def together(
+    size: int, folder: Path, epochs: int = 3, *, apart: bool = False
+) -> list[dict[str, Any]]:
     STARTS.set_forkserver_preload(["plusx.fit.loop", "torch._dynamo"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
-    started = [STARTS.Process(target=member, args=(rank, size, port, folder, epochs))
+    started = [STARTS.Process(target=member, args=(rank, size, port, folder, epochs, apart))
                for rank in range(size)]  # fmt: skip
     for process in started:
         process.start()
@@ -120,11 +124,12 @@ def close(one: dict[str, Any], other: dict[str, Any]) -> None:
     torch.testing.assert_close(one["logits"], other["logits"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(("size", "apart"), [(2, False), (3, False), (2, True)])
 def test_they_train_as_one_does_though_their_shares_differ(
-    size: int, alone: dict[str, Any], tmp_path: Path
+    size: int, apart: bool, alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = together(size, tmp_path / "run")
+    """Through memory that they share, and as if on machines of their own."""
+    found = together(size, tmp_path / "run", apart=apart)
     close(found[0], alone)
     for other in found[1:]:
         for name, value in found[0]["net"].items():

@@ -21,6 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from plusx.errors import PlusxError, ProcessLost, UsageError
+from plusx.fit.shared_sums import SharedSums, reserve
 from plusx.runtime import World, has_launcher, world
 
 T = TypeVar("T")
@@ -35,9 +36,14 @@ class Processes:
     """Those of one training, and which one this is.
 
     Every method but ``world`` is called by all of them alike, or they wait for each other in vain.
+
+    Attributes:
+        world: this process among them.
+        shared: memory through which sums go, where all are on one machine; else gloo or NCCL.
     """
 
     world: World = field(default_factory=World)
+    shared: SharedSums | None = None
 
     @property
     def several(self) -> bool:
@@ -60,7 +66,10 @@ class Processes:
         """Sum over the processes, in place."""
         if self.several:
             with _heard():
-                dist.all_reduce(tensor)
+                if self.shared is not None and self.shared.takes(tensor):
+                    self.shared.add_up(tensor)
+                else:
+                    dist.all_reduce(tensor)
 
     def add_up_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sum the gradients over the processes, in one message for each dtype."""
@@ -133,13 +142,35 @@ def joined(device: str) -> Iterator[Processes]:
             backend, store=PrefixStore("plusx", store), rank=rank, world_size=size,
             timeout=_PATIENCE,
         )  # fmt: skip
+    shared: SharedSums | None = None
     try:
-        yield Processes(here)
+        shared = _shared(here)
+        yield Processes(here, shared)
     except PlusxError as error:
         error.said_elsewhere = not _fails_first(store)
         raise
     finally:
+        if shared is not None:
+            shared.leave()
         dist.destroy_process_group()
+
+
+def _shared(here: World) -> SharedSums | None:
+    """Memory that the processes share, where all are on this machine and all can open it."""
+    if here.local_size != here.size:
+        return None
+    apart = Processes(here)
+    file = apart.first_says(lambda: reserve(here.size))
+    if file is None:
+        return None
+    try:
+        mine = SharedSums(file, here.rank, here.size)
+    except OSError:
+        mine = None
+    everyone = apart.totals(float(mine is not None))[0] == here.size
+    if here.is_main:
+        file.unlink()
+    return mine if everyone else None
 
 
 def _fails_first(store: Store) -> bool:
@@ -161,23 +192,6 @@ def _heard() -> Iterator[None]:
             "another process of this training ended, so all stop; go on with plusx train --resume "
             "RUN, in as many processes as there are"
         ) from error
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over the processes; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, processes: Processes) -> Tensor:
-        ctx.processes = processes
-        total = x.clone(memory_format=torch.contiguous_format)
-        processes.add_up(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        ctx.processes.add_up(total)
-        return total, None
 
 
 @contextmanager
@@ -217,26 +231,76 @@ def _joint_norm(norm: nn.modules.batchnorm._BatchNorm, processes: Processes, x: 
         return plain
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    channels, dims = x.shape[1], [0, *range(2, x.ndim)]
-    shape = (1, channels, *[1] * (x.ndim - 2))
-    # Moved near zero first, so that the variance is not a small difference of large numbers.
-    shift = norm.running_mean.clone()
-    near = x.float() - shift.view(shape)
-    count = torch.full((1,), x.numel() / channels, device=x.device)
-    sums = _Sum.apply(torch.cat([near.sum(dims), near.square().sum(dims), count]), processes)
-    n = sums[-1].detach()
-    mean = sums[:channels] / n
-    var = (sums[channels:-1] / n - mean.square()).clamp_min(0)
+    mean, var, n = _joint_statistics(x.detach(), processes)
     with torch.no_grad():
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked += 1
         share = norm.momentum
         if share is None:
             share = 1 / float(norm.num_batches_tracked)
-        norm.running_mean.lerp_(mean + shift, share)
+        norm.running_mean.lerp_(mean, share)
         norm.running_var.lerp_(var * n / (n - 1), share)
-    out = (near - mean.view(shape)) * (var + norm.eps).rsqrt().view(shape)
-    if norm.affine:
-        out = torch.addcmul(norm.bias.view(shape), out, norm.weight.view(shape))
-    answer: Tensor = out.to(x.dtype)
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    answer: Tensor = _JointNorm.apply(x, weight, bias, (mean, var, n), norm.eps, processes)
     return answer
+
+
+def _joint_statistics(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, float]:
+    """Of (N, C, ...): mean and biased variance (C), float32, over all processes, and of how many
+    values; N may be 0 in some of them."""
+    channels, count = x.shape[1], x.numel() // x.shape[1]
+    mean = var = torch.zeros(channels, device=x.device)
+    if count:
+        mean, var = torch.batch_norm_update_stats(x, mean.clone(), var.clone(), 0.0)
+    sums = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
+    middle = mean.double()
+    sums[:channels] = count * middle
+    sums[channels:-1] = count * (var.double() + middle.square())
+    sums[-1] = count
+    processes.add_up(sums)
+    middle = sums[:channels] / sums[-1]
+    spread = (sums[channels:-1] / sums[-1] - middle.square()).clamp_min(0)
+    return middle.float(), spread.float(), float(sums[-1])
+
+
+class _JointNorm(torch.autograd.Function):
+    """BatchNorm by given statistics, which depend on the images of all processes.
+
+    The gradient is that of Ioffe and Szegedy 2015 (arXiv 1502.03167, section 3) with sums over all
+    processes. Each pass over the maps is one of torch's own kernels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        statistics: tuple[Tensor, Tensor, float],
+        eps: float,
+        processes: Processes,
+    ) -> Tensor:
+        mean, var, ctx.n = statistics
+        ctx.eps, ctx.processes = eps, processes
+        ctx.save_for_backward(x, weight, mean, var)
+        return torch.batch_norm(x, weight, bias, mean, var, False, 0.0, eps, False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var = ctx.saved_tensors
+        scale = (var + ctx.eps).rsqrt()
+        if len(x):
+            direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                gradient, x, weight, mean, var, mean, scale, False, ctx.eps, [True, True, True]
+            )
+        else:
+            direct, of_weight, of_bias = gradient, torch.zeros_like(mean), torch.zeros_like(mean)
+        sums = torch.cat([of_bias, of_weight])
+        ctx.processes.add_up(sums)
+        over_bias, over_weight = torch.split(sums, len(mean))
+        slope = weight * scale.square() * over_weight / ctx.n
+        level = weight * scale * over_bias / ctx.n - slope * mean
+        nought, one = torch.zeros_like(mean), torch.ones_like(mean)
+        through = torch.batch_norm(x, slope, level, nought, one, False, 0.0, 0.0, False)
+        return direct - through, of_weight, of_bias, None, None, None
