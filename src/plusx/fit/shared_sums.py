@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 20
-"""Bytes of each process's part, twice."""
+"""Bytes that a process adds up at a time; there is room for two of them."""
 
 LINE = 64
 """Bytes of a cache line; what one process writes shares none with what another does."""
