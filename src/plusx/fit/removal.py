@@ -24,11 +24,6 @@ Batch = tuple[Tensor, Tensor]
 """Preprocessed images (N, C, H, W) float32 and targets (N,) int64."""
 
 
-TIMED = (1, 16)
-"""Images in a batch when blocks are timed. At 1 a block's weights take time, at 16 its maps: late
-blocks weigh more in the one, early ones in the other."""
-
-
 @dataclass(frozen=True)
 class Score:
     """Of some images: mean negative log-likelihood in nats, and the share that is right."""
@@ -60,8 +55,9 @@ class Ranking:
         whole: score of the network as it is.
         alone: block -> what is left without it and with all others.
         steps: cheapest first, each given those before it.
-        block_ms: block -> what an image spends in it, the mean over batches of ``TIMED`` images.
+        block_ms: block -> what a batch of ``batch`` images spends in it.
         images: that judged.
+        batch: images of the timing.
     """
 
     whole: Score
@@ -69,6 +65,7 @@ class Ranking:
     steps: tuple[Removal, ...]
     block_ms: Mapping[int, float]
     images: int
+    batch: int
 
     def gone(self, count: int) -> list[int]:
         """The first ``count`` blocks to go, sorted."""
@@ -108,7 +105,7 @@ def rank_blocks(
         rounds: blocks to rank; by default all that can go together.
         tick: called with the blocks that a round has done with.
     """
-    block_ms = _block_ms(line, batches[0][0], candidates)
+    block_ms, timed = _block_ms(line, batches[0][0], candidates)
     known = [(targets, *_seen(line, images)) for images, targets in batches]
     whole = _Sums()
     for targets, logits, _ in known:
@@ -125,7 +122,7 @@ def rank_blocks(
     alone = {number: judged([number]) for number in candidates}
     steps = _greedy(alone, judged, block_ms, line.stage_of, rounds, tick)
     images = sum(len(targets) for _, targets in batches)
-    return Ranking(whole.score(), alone, tuple(steps), block_ms, images)
+    return Ranking(whole.score(), alone, tuple(steps), block_ms, images, timed)
 
 
 def _greedy(
@@ -203,23 +200,19 @@ def _company(stage_of: Sequence[int], number: int, gone: Sequence[int]) -> bool:
 
 
 def _block_ms(
-    line: Line, images: Tensor, candidates: Sequence[int], *, turns: int = 5
-) -> dict[int, float]:
-    """Mean over the sizes of batches; of each the median over turns, in which all blocks are timed
-    one after the other, and over the blocks of a stage: those that keep the shape are alike."""
-    total = dict.fromkeys(candidates, 0.0)
-    for size in TIMED:
-        some = images[torch.arange(size) % len(images)]
-        trace = line.through(some)
-        taken: dict[int, list[float]] = {line.stage_of[n]: [] for n in candidates}
-        for turn in range(turns + 1):
-            for number in candidates:
-                started = time.perf_counter()
-                line.blocks[number](trace.inputs[number])
-                if line.hardware.device.type == "cuda":
-                    torch.cuda.synchronize(line.hardware.device)
-                if turn:  # the first warms up
-                    taken[line.stage_of[number]].append(1000 * (time.perf_counter() - started))
+    line: Line, images: Tensor, candidates: Sequence[int], *, most: int = 8, turns: int = 5
+) -> tuple[dict[int, float], int]:
+    """Median over turns in which all blocks are timed one after the other, and over the blocks of a
+    stage: those that keep the shape are alike."""
+    images = images[:most]
+    trace = line.through(images)
+    taken: dict[int, list[float]] = {line.stage_of[n]: [] for n in candidates}
+    for turn in range(turns + 1):
         for number in candidates:
-            total[number] += float(np.median(taken[line.stage_of[number]])) / size / len(TIMED)
-    return total
+            started = time.perf_counter()
+            line.blocks[number](trace.inputs[number])
+            if line.hardware.device.type == "cuda":
+                torch.cuda.synchronize(line.hardware.device)
+            if turn:  # the first warms up
+                taken[line.stage_of[number]].append(1000 * (time.perf_counter() - started))
+    return {n: float(np.median(taken[line.stage_of[n]])) for n in candidates}, len(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from plusx.fit.removal import TIMED, Score
+from plusx.fit.removal import Score
 from plusx.jobs.slim_search import Found
 from plusx.jobs.slim_setup import RANKED, Plan
 
@@ -37,7 +37,7 @@ def settings(planned: Plan, found: Found) -> dict[str, Any]:
         "tuning_images": len(planned.train),
         "reporting_images": len(planned.reports),
         "reporting": planned.who_reports,
-        "block_ms_batches": list(TIMED),
+        "block_ms_batch": found.ranking.batch,
     }
 
 
