@@ -274,7 +274,8 @@ def test_config_holds_every_effective_value(
     assert config["recipe"]["patience"] == 0
     assert config["hardware"] == {
         "device": "cpu", "precision": "float32", "threads": 2,
-        "compile": False, "torch_threads": torch.get_num_threads(), "processes": 1, "processor": processor(),
+        "compile": False, "torch_threads": torch.get_num_threads(), "processes": 1,
+        "processor": processor(),
     }  # fmt: skip
     assert config["network"]["trainable_blocks"] == 2
     assert config["network"]["depths"] == [1, 1, 1]
